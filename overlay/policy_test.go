@@ -110,7 +110,7 @@ func probe(src, dst netip.Addr, proto string, port uint16) []byte {
 }
 
 // What a policy explains is what the filter of a node does that has its rules, with the
-// certificate of whoever comes.
+// certificate of whoever comes, which says nothing of groups and of who is suspended.
 func TestExplainedIsEnforced(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
@@ -121,9 +121,11 @@ func TestExplainedIsEnforced(t *testing.T) {
 		return list
 	}
 	here, there := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.2")
+	groups := map[string][]string{"b": {"g"}, "c": {"g", "h"}} // of users
+	suspended := ""
 	subject := func() policy.Subject {
 		user := pick("a", "b", "c")
-		s := policy.Subject{User: user, Groups: map[string][]string{"b": {"g"}, "c": {"g", "h"}}[user]} // they are the user's
+		s := policy.Subject{User: user, Groups: groups[user], Suspended: user == suspended}
 		if r.IntN(2) == 0 {
 			s.Tags = some("x", "y", "z")
 		}
@@ -147,10 +149,16 @@ func TestExplainedIsEnforced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		suspended = pick("", "a", "b", "c")
+		people := policy.People{Users: map[string]policy.Person{}, Tags: []string{"x", "y", "z"}}
+		for _, user := range []string{"a", "b", "c"} {
+			people.Users[user] = policy.Person{Groups: groups[user], Suspended: user == suspended}
+		}
+		audience := parsed.Audience(people)
 		for range 20 {
 			src, dst := subject(), subject()
-			peer := &cert.Node{Attributes: cert.Attributes{User: src.User, Groups: src.Groups, Tags: src.Tags}}
-			f := filter.NewPeer([]netip.Addr{here}, []netip.Addr{there}, filter.Compile(parsed.RulesFor(dst), peer, false))
+			peer := &cert.Node{Attributes: cert.Attributes{User: src.User, Tags: src.Tags}}
+			f := filter.NewPeer([]netip.Addr{here}, []netip.Addr{there}, filter.Compile(parsed.RulesFor(dst, audience), peer, false))
 			for _, at := range []policy.Target{{Proto: "tcp", Port: 22}, {Proto: "tcp", Port: 65535}, {Proto: "tcp", Port: 1}, {Proto: "udp", Port: 53}, {Proto: "udp", Port: 54}, {Proto: "icmp"}} {
 				d := parsed.Explain(src, dst, at.Proto, at.Port)
 				if v := f.CheckIn(probe(there, here, at.Proto, at.Port), 1); v.OK() != d.Allowed {

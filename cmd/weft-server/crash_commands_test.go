@@ -357,7 +357,7 @@ func (w *crew) work(ctx context.Context, c *client.Client, listen string) bool {
 	case 5:
 		name := w.user
 		if w.user = ""; name != "" {
-			_, err := c.DeleteUser(ctx, name)
+			_, err := c.DeleteUser(ctx, ops.DeleteUser{Name: name})
 			return w.model.try("user/"+name, "", "user.delete", err)
 		}
 		w.user = w.fresh()

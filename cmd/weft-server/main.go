@@ -113,7 +113,7 @@ other, and has a web console.
 	root.PersistentFlags().String("data", defaultData(), "data directory (WEFT_DATA)")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serveCmd(), installCmd(), uninstallCmd(), doctorCmd(), relayCmd(), versionCmd())
-	root.AddCommand(elsewhere(keysCmd(), usersCmd(), signInCmd(), oidcCmd(), tokensCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), canCmd(), reachCmd(), auditCmd(), webhooksCmd())...)
+	root.AddCommand(elsewhere(keysCmd(), usersCmd(), groupsCmd(), signInCmd(), oidcCmd(), tokensCmd(), devicesCmd(), relaysCmd(), dnsCmd(), policyCmd(), canCmd(), reachCmd(), auditCmd(), webhooksCmd())...)
 	root.AddCommand(here("it makes a sign-in link for users of the data directory", loginLinkCmd())...)
 	root.AddCommand(here("it works on the data directory", backupCmd(), restoreCmd())...)
 	return root

@@ -14,17 +14,23 @@ import (
 )
 
 func usersCmd() *cobra.Command {
-	cmd := group("users", "List, create, edit and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersDeleteCmd(), usersResetCmd())
-	cmd.Long = `Lists, creates, edits and deletes users: people, who sign in to the console with a
+	cmd := group("users", "List, create, edit, suspend and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersSuspendCmd(), usersResumeCmd(), usersDeleteCmd(), usersResetCmd())
+	cmd.Long = `Lists, creates, edits, suspends and deletes users: people, who sign in to the console with a
 link, and services, which use the API with tokens. A member sees the devices and
 keys that belong to it; an auditor sees everything; an operator also changes
-devices and keys of everybody; an admin changes everything but owners.
+devices and keys of everybody; an admin changes everything but owners; an owner
+changes everything. The last owner stays.
 
-  weft-server users create alice
+The name of a user is in certificates and in the policy: it never changes, and nobody
+gets it again. What people read is the display name.
+
+  weft-server users create alice --display-name "Alice Björk"
   weft-server login-link --user alice
   weft-server keys create --user alice
   weft-server users create deploy --service --role operator --tag camera
-  weft-server tokens create deploy`
+  weft-server tokens create deploy
+  weft-server users suspend alice
+  weft-server users delete alice --devices-to bob`
 	return cmd
 }
 
@@ -44,9 +50,9 @@ func usersListCmd() *cobra.Command {
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "users/1", map[string]any{"users": users})
 				}
-				rows := [][]string{{"NAME", "KIND", "ROLE", "CREATED"}}
+				rows := [][]string{{"NAME", "DISPLAY NAME", "KIND", "ROLE", "STATE", "CREATED"}}
 				for _, u := range users {
-					rows = append(rows, []string{u.Name, string(u.Kind), roleOf(u), when(&u.Created)})
+					rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u), userState(u), when(&u.Created)})
 				}
 				return table(cmd.OutOrStdout(), rows)
 			})
@@ -64,9 +70,23 @@ func roleOf(u webapi.User) string {
 	return u.Role
 }
 
+// userState is whether a user may do anything.
+func userState(u webapi.User) string {
+	if u.Suspended != nil {
+		return "suspended"
+	}
+	return "active"
+}
+
+// withDisplayName gives a verb the flag for what people call a user.
+func withDisplayName(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "display-name", "", "what people call the user, in any letters")
+	cmd.Flags().SetAnnotation("display-name", noEnv, nil)
+}
+
 // withRole gives a verb the flags of what a user may do.
 func withRole(cmd *cobra.Command, role *string, tags *[]string) {
-	cmd.Flags().StringVar(role, "role", "member", "what the user may do: admin, operator (devices and keys), auditor (reads everything) or member (own devices and keys)")
+	cmd.Flags().StringVar(role, "role", "member", "what the user may do: owner (everything), admin (everything but owners), operator (devices and keys), auditor (reads everything) or member (own devices and keys)")
 	cmd.Flags().StringSliceVar(tags, "tag", nil, "only for devices and keys with this tag (repeatable)")
 	cmd.Flags().SetAnnotation("role", noEnv, nil)
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
@@ -75,12 +95,10 @@ func withRole(cmd *cobra.Command, role *string, tags *[]string) {
 // roleNamed is the role of a name. The API would refuse another one too, in its own terms.
 func roleNamed(name string) (ops.Role, error) {
 	switch r := ops.Role(name); r {
-	case ops.RoleAdmin, ops.RoleOperator, ops.RoleAuditor, ops.RoleMember:
+	case ops.RoleOwner, ops.RoleAdmin, ops.RoleOperator, ops.RoleAuditor, ops.RoleMember:
 		return r, nil
-	case ops.RoleOwner:
-		return "", usagef("--role owner: a network has one owner, and that stays so; want admin, operator, auditor or member")
 	}
-	return "", usagef("--role %q: want admin, operator, auditor or member", name)
+	return "", usagef("--role %q: want owner, admin, operator, auditor or member", name)
 }
 
 func usersCreateCmd() *cobra.Command {
@@ -102,15 +120,16 @@ func usersCreateCmd() *cobra.Command {
 		})
 	cmd.Flags().BoolVar(&u.Service, "service", false, "the user is a program, which uses the API")
 	cmd.Flags().SetAnnotation("service", noEnv, nil)
+	withDisplayName(cmd, &u.DisplayName)
 	withRole(cmd, &role, &u.Tags)
 	return cmd
 }
 
 func usersEditCmd() *cobra.Command {
-	var role string
+	var role, display string
 	var tags []string
 	var cmd *cobra.Command
-	cmd = userVerb("edit NAME [--role ROLE] [--tag T]...", "Change what a user may do, with immediate effect", complete(mortals),
+	cmd = userVerb("edit NAME [--role ROLE] [--tag T]... [--display-name TEXT]", "Change what a user may do, with immediate effect, and its display name", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			var e ops.EditUser
 			if cmd.Flags().Changed("role") {
@@ -123,50 +142,95 @@ func usersEditCmd() *cobra.Command {
 			if cmd.Flags().Changed("tag") {
 				e.Tags = &tags
 			}
-			if e.Role == nil && e.Tags == nil {
-				return webapi.User{}, "", usagef("name what to change: --role ROLE, or --tag T for each tag (--tag= for none)")
+			if cmd.Flags().Changed("display-name") {
+				e.DisplayName = &display
+			}
+			if e.Role == nil && e.Tags == nil && e.DisplayName == nil {
+				return webapi.User{}, "", usagef("name what to change: --role ROLE, --tag T for each tag (--tag= for none), or --display-name TEXT")
 			}
 			u, err := c.EditUser(ctx, name, e)
-			return u, fmt.Sprintf("the user %s is now: %s", u.Name, roleOf(u)), err
+			said := fmt.Sprintf("the user %s is now: %s", u.Name, roleOf(u))
+			if u.DisplayName != "" {
+				said += ", called " + cli.Plain(u.DisplayName)
+			}
+			return u, said, err
 		})
+	withDisplayName(cmd, &display)
 	withRole(cmd, &role, &tags)
 	return cmd
 }
 
-// mortals are the names of all users but the network's owner, for completion.
-func mortals(ctx context.Context, c *client.Client) (words []string, err error) {
+// userNames are the names of all users, for completion.
+func userNames(ctx context.Context, c *client.Client) (words []string, err error) {
 	users, err := c.Users(ctx)
 	for _, u := range users {
-		if !u.Owner {
-			words = append(words, u.Name)
-		}
+		words = append(words, u.Name)
 	}
 	return words, err
 }
 
-func usersDeleteCmd() *cobra.Command {
-	return userVerb("delete NAME", "Delete a user that owns no devices and no keys; its tokens end", complete(mortals),
+func usersSuspendCmd() *cobra.Command {
+	return userVerb("suspend NAME", "Sign a user out everywhere and refuse what it does, until it is resumed; its devices without tags reach nothing", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			u, err := c.DeleteUser(ctx, name)
-			return u, "deleted the user " + u.Name, err
+			u, err := c.SuspendUser(ctx, name)
+			return u, fmt.Sprintf("%s is suspended: it is signed out, its tokens and keys and those that it made are refused, and its devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
 		})
 }
 
+func usersResumeCmd() *cobra.Command {
+	return userVerb("resume NAME", "End the suspension of a user", complete(userNames),
+		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+			u, err := c.ResumeUser(ctx, name)
+			return u, fmt.Sprintf("%s may do again what %s may; it has to sign in anew", u.Name, withArticle(u.Role)), err
+		})
+}
+
+func withArticle(role string) string {
+	if strings.HasPrefix(role, "o") || strings.HasPrefix(role, "a") {
+		return "an " + role
+	}
+	return "a " + role
+}
+
+func usersDeleteCmd() *cobra.Command {
+	var d ops.DeleteUser
+	cmd := userVerb("delete NAME [--devices-to OTHER | --delete-devices]", "Delete a user; its tokens end, and nobody gets its name again", complete(userNames),
+		func(c *client.Client, ctx context.Context, name string) (webapi.DeletedUser, string, error) {
+			if d.DevicesTo != "" && d.DeleteDevices {
+				return webapi.DeletedUser{}, "", usagef("--devices-to and --delete-devices exclude each other")
+			}
+			d.Name = name
+			u, err := c.DeleteUser(ctx, d)
+			said := "deleted the user " + u.Name
+			switch {
+			case u.Devices+u.Keys == 0:
+			case d.DeleteDevices:
+				said += fmt.Sprintf(", with %s and %s", count(u.Devices, "device"), count(u.Keys, "key"))
+			default:
+				said += fmt.Sprintf("; %s belong to %s now, and %s were revoked", count(u.Devices, "device"), cli.Plain(d.DevicesTo), count(u.Keys, "key"))
+			}
+			for _, w := range u.Warnings {
+				said += "\nweft-server: the policy still names " + u.Name + ": " + w
+			}
+			return u, said, err
+		})
+	cmd.Flags().StringVar(&d.DevicesTo, "devices-to", "", "who gets the devices; they get new certificates, and the keys are revoked")
+	cmd.Flags().BoolVar(&d.DeleteDevices, "delete-devices", false, "delete the devices and keys too")
+	for _, flag := range []string{"devices-to", "delete-devices"} {
+		cmd.Flags().SetAnnotation(flag, noEnv, nil)
+	}
+	return cmd
+}
+
 func usersResetCmd() *cobra.Command {
-	return userVerb("reset-second-factor NAME", "Take from a user what is asked for beside the password, for who has lost it", complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
-		users, err := c.Users(ctx)
-		for _, u := range users {
-			words = append(words, u.Name)
-		}
-		return words, err
-	}), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+	return userVerb("reset-second-factor NAME", "Take from a user what is asked for beside the password, for who has lost it", complete(userNames), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 		u, err := c.ResetSecondFactor(ctx, name)
 		return u, u.Name + " signs in with the password alone, and is signed out everywhere", err
 	})
 }
 
 // userVerb is a verb about one user. do returns what to say about what was done.
-func userVerb(use, short string, words cobra.CompletionFunc, do func(*client.Client, context.Context, string) (webapi.User, string, error)) *cobra.Command {
+func userVerb[U any](use, short string, words cobra.CompletionFunc, do func(*client.Client, context.Context, string) (U, string, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use: use, Short: short,

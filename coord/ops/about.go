@@ -14,6 +14,7 @@ const (
 	KindProvider Kind = "provider"
 	KindKey      Kind = "key"
 	KindUser     Kind = "user"
+	KindGroup    Kind = "group"
 	KindToken    Kind = "token"
 	KindRelay    Kind = "relay"
 	KindRequest  Kind = "request"

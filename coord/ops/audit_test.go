@@ -175,7 +175,7 @@ func TestAuditNames(t *testing.T) {
 	for _, name := range []string{"bob", "eve"} {
 		must(s.CreateUser(t.Context(), name))
 	}
-	must(Do(t.Context(), s.Service, Root(), DeleteUser{"eve"}))
+	must(Do(t.Context(), s.Service, Root(), DeleteUser{Name: "eve"}))
 	k, _, err := s.CreateKey(t.Context(), CreateKey{})
 	must(nil, err)
 	for name, w := range map[string]store.AuditFilter{

@@ -143,7 +143,7 @@ func (tx *Tx) reissue(node *store.Node) (err error) {
 		tx.changed(node.N, store.ConfigChanged, "")
 	}
 	tx.changed(node.N, store.DeviceMoved, node.ID.String())
-	return nil
+	return tx.nameTags(node.Tags)
 }
 
 // spelling is a device's full name for its config. A device that showed a superseded

@@ -52,7 +52,10 @@ func (s *Service) do(ctx context.Context, a Actor, o *Operation, run func(*Tx) e
 		}
 		return nil
 	})
-	if errors.Is(err, ErrForbidden) {
+	switch {
+	case errors.Is(err, ErrSuspended) && a.UserID != "":
+		s.refusals.add(s.now(), a, o, target{}, "suspended")
+	case errors.Is(err, ErrForbidden):
 		s.refusals.add(s.now(), a, o, target{}, "not allowed")
 	}
 	return err
@@ -92,6 +95,10 @@ func (tx *Tx) whoAsks() error {
 	}
 	if err != nil {
 		return err
+	}
+	if err := active(u); err != nil {
+		tx.asked = true
+		return fmt.Errorf("%s: %w", tx.op.Name, err)
 	}
 	tx.actor.User, tx.actor.Role, tx.actor.Tags = u.Name, Role(u.Role), u.Tags
 	return nil

@@ -137,6 +137,13 @@ user.read        all   all   own   all   own
 user.create      all   all   -     -     -
 user.edit        all   all   -     -     -
 user.delete      all   all   -     -     -
+user.name        all   all   own   own   own
+user.suspend     all   all   -     -     -
+user.resume      all   all   -     -     -
+group.read       all   all   -     all   -
+group.create     all   all   -     -     -
+group.edit       all   all   -     -     -
+group.delete     all   all   -     -     -
 token.read       all   all   own   all   own
 token.create     all   all   -     -     -
 token.revoke     all   all   own   -     own

@@ -54,7 +54,10 @@
 // Keys, users, and the rest:
 //
 //	keys.go       join keys and their tokens
-//	users.go      users, their roles, and sign-in links
+//	users.go      users, their roles, what they are called, and sign-in links
+//	user_delete.go   deleting users, and what becomes of their devices
+//	user_suspend.go  suspending users, and resuming them
+//	groups.go     groups of people, by who says so
 //	tokens.go     tokens of the API; token_use.go: when and from where they are used
 //	once.go       repeated requests with an idempotency key
 //	signin.go     signing in, with a link or a password

@@ -74,7 +74,11 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 			return nil, err
 		}
 		p, err := policy.Stored(n.Policy)
-		return func() { s.index.setPolicy(p, n.Policy, c.N); s.index.setNamesN(c.N) }, err
+		if err != nil {
+			return nil, err
+		}
+		users, people, err := peopleOf(r, s.network)
+		return func() { s.index.setPeople(users, people); s.index.setPolicy(p, n.Policy, c.N); s.index.setNamesN(c.N) }, err
 	case store.CRLChanged:
 		n, err := r.Network()
 		return func() {
@@ -91,9 +95,17 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.UserChanged:
 		u, err := r.User(s.network, c.ID)
 		if isNotFound(err) {
-			return func() { s.index.setUser(c.ID, ""); s.events.become(Actor{UserID: c.ID}) }, nil
+			return func() { s.index.setUser(c.ID, "", policy.Person{}); s.events.become(Actor{UserID: c.ID}) }, nil
 		}
-		return func() { s.index.setUser(u.ID, u.Name); s.events.become(actorOf(u, "", netip.Addr{})) }, err
+		if err != nil {
+			return nil, err
+		}
+		groups, err := r.Groups(s.network, u.ID)
+		now := actorOf(u, "", netip.Addr{})
+		if u.Suspended != nil {
+			now = Actor{UserID: u.ID}
+		}
+		return func() { s.index.setUser(u.ID, u.Name, personOf(u, groups)); s.events.become(now) }, err
 	case store.HookChanged:
 		w, err := r.Webhook(s.network, c.ID)
 		if isNotFound(err) {
@@ -102,6 +114,27 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 		return func() { s.hooks.put(w) }, err
 	}
 	return nothing, nil // of a newer server
+}
+
+// peopleOf reads the names of users, by id, and what policies look at beside.
+func peopleOf(r *store.Reader, network cert.NetworkID) (names map[string]string, people map[string]policy.Person, err error) {
+	users, err := r.Users(network)
+	if err != nil {
+		return nil, nil, err
+	}
+	groups, err := r.GroupsOf(network)
+	if err != nil {
+		return nil, nil, err
+	}
+	names, people = make(map[string]string, len(users)), make(map[string]policy.Person, len(users))
+	for _, u := range users {
+		names[u.ID], people[u.ID] = u.Name, personOf(u, groups[u.ID])
+	}
+	return names, people, nil
+}
+
+func personOf(u store.User, groups []string) policy.Person {
+	return policy.Person{Groups: groups, Suspended: u.Suspended != nil}
 }
 
 func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node) (func(), error) {

@@ -198,7 +198,7 @@ func (s *site) CreateUser(ctx context.Context, name string) (store.User, error) 
 }
 
 func (s *site) DeleteUser(ctx context.Context, id string) error {
-	_, err := Do(ctx, s.Service, Root(), DeleteUser{id})
+	_, err := Do(ctx, s.Service, Root(), DeleteUser{Name: id})
 	return err
 }
 

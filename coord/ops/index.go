@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,13 +24,17 @@ type index struct {
 	mu      sync.RWMutex // guards the following
 	network store.Network
 	policy  *policy.Policy
-	users   map[string]string // id -> name
-	nodes   map[cert.NodeID]entry
-	classes map[string]*class
-	list    []*class               // by number; only appended to
-	related *policy.Classes        // list, as policy relates it
-	relays  []store.Relay          // replaced as a whole
-	told    map[cert.NodeID]uint64 // what is to be stored of entry.told
+	users   map[string]string        // id -> name
+	people  map[string]policy.Person // by id of the user
+	// audience is whom the policy lets in, of these people and tags.
+	audience *policy.Audience
+	tags     map[string]bool // of all classes
+	nodes    map[cert.NodeID]entry
+	classes  map[string]*class
+	list     []*class               // by number; only appended to
+	related  *policy.Classes        // list, as policy relates it
+	relays   []store.Relay          // replaced as a whole
+	told     map[cert.NodeID]uint64 // what is to be stored of entry.told
 	// Former names by the node that they lead to, and the devices that answer
 	// for every name below theirs. What they hold is never changed.
 	aliases   map[cert.NodeID][]api.Alias
@@ -47,7 +52,7 @@ type entry struct {
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
-	return &index{network: n, policy: p, related: p.Relate(nil), users: map[string]string{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
+	return &index{network: n, policy: p, related: p.Relate(nil), users: map[string]string{}, people: map[string]policy.Person{}, audience: p.Audience(policy.People{}), tags: map[string]bool{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
 		aliases: map[cert.NodeID][]api.Alias{}, wildcards: map[cert.NodeID]string{}}
 }
 
@@ -55,12 +60,9 @@ func newIndex(n store.Network, p *policy.Policy) *index {
 func (x *index) load(r *store.Reader) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	users, err := r.Users(x.network.ID)
-	if err != nil {
+	var err error
+	if x.users, x.people, err = peopleOf(r, x.network.ID); err != nil {
 		return err
-	}
-	for _, u := range users {
-		x.users[u.ID] = u.Name
 	}
 	if x.relays, err = r.Relays(x.network.ID); err != nil {
 		return err
@@ -106,13 +108,17 @@ func (x *index) put(node store.Node) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e, known := x.nodes[node.ID]
-	delta := 0
+	delta, tags := 0, len(x.tags)
 	if !known {
 		e = entry{class: x.classLocked(node.Class), told: node.N, created: node.Created.Unix(), ephemeral: node.Ephemeral}
 		delta = 1
 	} else if e.class.key != node.Class {
 		x.touchLocked(e.class, node.N, -1)
 		e.class, delta = x.classLocked(node.Class), 1
+	}
+	if len(x.tags) > tags && x.audience.NamesEach() {
+		x.network.ConfigN = max(x.network.ConfigN, node.N)
+		x.audience = x.policy.Audience(x.peopleLocked())
 	}
 	e.configN, e.classN = node.ConfigN, node.ClassN
 	x.nodes[node.ID] = e
@@ -141,15 +147,42 @@ func (x *index) setCRL(number uint64, der []byte) {
 	x.network.CRLNumber, x.network.CRL = number, der
 }
 
-// setUser notes the name of a user, "" for one that was deleted.
-func (x *index) setUser(id, name string) {
+// setUser notes a user, whose name is "" if it was deleted. Who sees whom follows with
+// setPolicy.
+func (x *index) setUser(id, name string, p policy.Person) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if name == "" {
 		delete(x.users, id)
-		return
+		delete(x.people, id)
+	} else {
+		x.users[id], x.people[id] = name, p
 	}
-	x.users[id] = name
+	x.audience = x.policy.Audience(x.peopleLocked())
+}
+
+// setPeople notes all people. Who sees whom follows with setPolicy.
+func (x *index) setPeople(users map[string]string, people map[string]policy.Person) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.users, x.people = users, people
+}
+
+// peopleLocked are the people as policies look at them.
+func (x *index) peopleLocked() policy.People {
+	p := policy.People{Users: make(map[string]policy.Person, len(x.users)), Tags: slices.Collect(maps.Keys(x.tags))}
+	for id, name := range x.users {
+		p.Users[name] = x.people[id]
+	}
+	return p
+}
+
+// namesEach reports whether rules would have to name a user that is new, and one of these
+// tags if no device carried it before.
+func (x *index) namesEach(tags []string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.audience.NamesEach() && (len(tags) == 0 || slices.ContainsFunc(tags, func(t string) bool { return !x.tags[t] }))
 }
 
 // setN notes the last change, of whatever it was.

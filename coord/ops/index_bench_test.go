@@ -54,7 +54,7 @@ func largeNode(i int, n uint64) store.Node {
 // fill puts devices into an index.
 func fill(x *index, devices int) {
 	for i := range 350 {
-		x.setUser(fmt.Sprintf("id%d", i), fmt.Sprintf("u%d", i))
+		x.setUser(fmt.Sprintf("id%d", i), fmt.Sprintf("u%d", i), policy.Person{})
 	}
 	for i := range devices {
 		x.put(largeNode(i, x.info().N+1))

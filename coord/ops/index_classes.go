@@ -18,10 +18,11 @@ const (
 // between them.
 type class struct {
 	// constant
-	key     string
-	userID  string
-	subject policy.Subject
-	number  int
+	key    string
+	userID string
+	number int
+
+	subject policy.Subject // its groups and whether it is suspended change
 
 	classState
 	sight
@@ -49,10 +50,19 @@ func (x *index) makeClassLocked(key string) *class {
 		return c
 	}
 	userID, tags := store.ClassOf(key)
-	c := &class{key: key, userID: userID, subject: policy.Subject{User: x.users[userID], Tags: tags}, number: len(x.list)}
+	c := &class{key: key, userID: userID, subject: x.subjectLocked(userID, tags), number: len(x.list)}
 	x.classes[key] = c
+	for _, t := range tags {
+		x.tags[t] = true
+	}
 	x.list = append(x.list, c)
 	return c
+}
+
+// subjectLocked is what policies see of a user's devices with these tags.
+func (x *index) subjectLocked(userID string, tags []string) policy.Subject {
+	p := x.people[userID]
+	return policy.Subject{User: x.users[userID], Tags: tags, Groups: p.Groups, Suspended: p.Suspended}
 }
 
 // classLocked returns the class of this key, related to all others.
@@ -87,29 +97,29 @@ func (s *sight) add(c classState) {
 
 // outlook is what a policy makes of the classes that there were at some time.
 type outlook struct {
-	policy  *policy.Policy
-	list    []*class
-	states  []classState // of list, at that time
-	related *policy.Classes
-	sights  []sight
+	policy   *policy.Policy
+	list     []*class
+	states   []classState     // of list, at that time
+	subjects []policy.Subject // likewise
+	people   policy.People
+	audience *policy.Audience
+	related  *policy.Classes
+	sights   []sight
 }
 
 // outlookLocked returns one of the classes that there are, to be decided.
 func (x *index) outlookLocked() *outlook {
-	o := &outlook{list: slices.Clip(x.list), states: make([]classState, len(x.list))}
+	o := &outlook{list: slices.Clip(x.list), states: make([]classState, len(x.list)), subjects: make([]policy.Subject, len(x.list)), people: x.peopleLocked()}
 	for i, c := range x.list {
-		o.states[i] = c.classState
+		o.states[i], o.subjects[i] = c.classState, x.subjectLocked(c.userID, c.subject.Tags)
 	}
 	return o
 }
 
 // decide works out who sees whom. It needs no lock.
 func (o *outlook) decide(p *policy.Policy) {
-	subjects := make([]policy.Subject, len(o.list))
-	for i, c := range o.list {
-		subjects[i] = c.subject
-	}
-	o.policy, o.related, o.sights = p, p.Relate(subjects), make([]sight, len(subjects))
+	subjects := o.subjects
+	o.policy, o.audience, o.related, o.sights = p, p.Audience(o.people), p.Relate(subjects), make([]sight, len(subjects))
 	for i := range o.sights {
 		s := &o.sights[i]
 		s.initiates = p.Initiates(subjects[i])
@@ -122,9 +132,9 @@ func (o *outlook) decide(p *policy.Policy) {
 // adoptLocked puts a decided outlook into force as of change n. What has
 // changed in the classes since it was made is added.
 func (x *index) adoptLocked(o *outlook, n uint64) {
-	x.policy, x.related = o.policy, o.related
+	x.policy, x.audience, x.related = o.policy, o.audience, o.related
 	for i, c := range o.list {
-		c.sight = o.sights[i]
+		c.sight, c.subject = o.sights[i], o.subjects[i]
 		c.dirN = max(1, x.network.FullAfter, n, c.dirN)
 	}
 	for i, c := range o.list {
@@ -160,7 +170,8 @@ func (x *index) touchLocked(c *class, n uint64, delta int) {
 	}
 }
 
-// setPolicy puts a policy into force as of change n: everybody fetches anew.
+// setPolicy puts a policy into force as of change n, for the people that there are now:
+// everybody fetches anew.
 // Until it is worked out readers find the one before.
 func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
 	x.mu.RLock()

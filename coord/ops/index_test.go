@@ -182,7 +182,7 @@ func smallPolicy(t testing.TB, r *rand.Rand) *policy.Policy {
 func smallIndex(p *policy.Policy) *index {
 	x := newIndex(store.Network{Epoch: 1}, p)
 	for _, id := range testUsers {
-		x.setUser(id, userName(id))
+		x.setUser(id, userName(id), policy.Person{})
 	}
 	return x
 }
@@ -394,7 +394,7 @@ func TestPolicyAtOnce(t *testing.T) {
 				node.Class += fmt.Sprintf(",t%d", i)
 			}
 			x.put(node)
-			x.setUser("e", "name-e")
+			x.setUser("e", "name-e", policy.Person{})
 			if i%3 == 0 {
 				x.remove(node.ID, uint64(i)+3)
 			}

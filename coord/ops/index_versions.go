@@ -10,6 +10,7 @@ import (
 type view struct {
 	class     string // its own
 	policy    *policy.Policy
+	audience  *policy.Audience
 	subject   policy.Subject
 	versions  api.Versions
 	classes   []string
@@ -27,7 +28,7 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 		return view{}, false
 	}
 	c := e.class
-	v := view{class: c.key, policy: x.policy, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: max(x.network.FullAfter, e.classN)}
+	v := view{class: c.key, policy: x.policy, audience: x.audience, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: max(x.network.FullAfter, e.classN)}
 	for o := range x.related.Reached(c.number).All() {
 		v.classes = append(v.classes, x.list[o].key)
 	}
@@ -35,7 +36,7 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 }
 
 // rules returns what the node lets in. They are not to be changed.
-func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject) }
+func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject, v.audience) }
 
 // versions returns what a node should hold. It is called by the relay for
 // each client: no allocation.

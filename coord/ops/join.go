@@ -134,6 +134,9 @@ func (s *Service) makeNode(tx *Tx, c newcomer, key store.Key, gone int) (node st
 	if err := tx.InsertNode(s.network, node); err != nil {
 		return node, err
 	}
+	if err := tx.nameTags(node.Tags); err != nil {
+		return node, err
+	}
 	tx.changed(node.N, store.DeviceJoined, node.ID.String())
 	return node, nil
 }
@@ -194,6 +197,8 @@ func (s *Service) usable(key store.Key) error {
 	switch key.State(s.now()) {
 	case store.KeyRevoked:
 		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
+	case store.KeySuspended:
+		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token cannot be used: the person whom it belongs to, or who made it, is suspended", "ask an admin of the network for another token")
 	case store.KeyUsed:
 		return fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
 	case store.KeyExpired:

@@ -59,7 +59,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		return KeyCreated{}, err
 	}
 	k := store.Key{
-		ID: newID(), UserID: u.ID, User: u.Name, Note: printable(c.Note, 100), Tags: tags,
+		ID: newID(), UserID: u.ID, User: u.Name, MadeBy: tx.actor.UserID, Note: printable(c.Note, 100), Tags: tags,
 		Reusable: c.Reusable, Ephemeral: c.Ephemeral, Relay: c.Relay, Created: tx.now.UTC().Truncate(time.Second),
 	}
 	if err := tx.may(keyTarget(k)); err != nil {
@@ -78,6 +78,9 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		return KeyCreated{}, fmt.Errorf("%s: you may give only your own tags, which are %s: %w", tx.op.Name, strings.Join(tx.actor.Tags, ", "), ErrForbidden)
 	}
 	if err := tx.mayTag(tags); err != nil {
+		return KeyCreated{}, err
+	}
+	if err := active(u); err != nil {
 		return KeyCreated{}, err
 	}
 	n := s.index.info()

@@ -149,7 +149,7 @@ func (c RemoveProvider) run(tx *Tx) (store.Provider, error) {
 		err = tx.noteProviderEnds(p.ID)
 	}
 	if err == nil {
-		err = tx.DeleteProvider(tx.s.network, p.ID)
+		err = tx.groupsChange(func() error { return tx.DeleteProvider(tx.s.network, p.ID) })
 	}
 	if err != nil {
 		return p, About(KindProvider, c.ID, err)
@@ -246,8 +246,8 @@ func (c Approve) run(tx *Tx) (store.Identity, error) {
 			return i, err
 		}
 		u, err = tx.UserByName(tx.s.network, c.User)
-		if err == nil && u.Owner && tx.actor.Role != RoleOwner {
-			return i, fmt.Errorf("%s as %s: %w", tx.op.Name, tx.actor.Role, ErrForbidden)
+		if err == nil { // who lets somebody in as a user makes that user's rights theirs
+			err = tx.mayGrant(Role(u.Role), u.Tags)
 		}
 	} else {
 		err = ErrNotFound
@@ -279,8 +279,8 @@ func (c Deny) run(tx *Tx) (store.Identity, error) {
 	i, err := tx.IdentityByID(tx.s.network, c.ID)
 	if err == nil && i.UserID != "" {
 		var u store.User
-		if u, err = tx.User(tx.s.network, i.UserID); err == nil && u.Owner && tx.actor.Role != RoleOwner {
-			err = ErrForbidden
+		if u, err = tx.User(tx.s.network, i.UserID); err == nil {
+			err = tx.mayGrant(Role(u.Role), u.Tags)
 		}
 		if err == nil {
 			err = tx.noteEnds(u, func(s store.Session) bool { return s.Provider == i.Provider })
@@ -323,18 +323,13 @@ func (tx *Tx) newPerson(name string, exactly bool) (store.User, error) {
 		if n > 1 {
 			u.Name = fmt.Sprintf("%s-%d", word, n)
 		}
-		err := tx.Tx.CreateUser(tx.s.network, u)
+		err := tx.makeUser(u)
 		if errors.Is(err, ErrTaken) && !exactly && n < 1000 {
 			continue
 		}
 		if err != nil {
 			return u, err
 		}
-		c, err := tx.Bump(tx.s.network)
-		if err != nil {
-			return u, err
-		}
-		tx.changed(c, store.UserChanged, u.ID)
 		tx.note(opUserCreate, userTarget(u), nil, userAs(u))
 		return u, nil
 	}
@@ -378,7 +373,10 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 	case i.UserID != "" && i.Admitted && !c.Who.Admitted:
 		return u, ErrNotAdmitted
 	case i.UserID != "":
-		if u, err = tx.User(tx.s.network, i.UserID); err != nil {
+		if u, err = tx.User(tx.s.network, i.UserID); err == nil {
+			err = active(u)
+		}
+		if err != nil {
 			return u, err
 		}
 	case c.Same != "":
@@ -446,7 +444,7 @@ func (tx *Tx) setGroups(u store.User, who Foreigner) error {
 			groups = append(groups, g)
 		}
 	}
-	return tx.SetGroups(tx.s.network, u.ID, who.Provider, groups)
+	return tx.giveGroups(u, func() error { return tx.SetGroups(tx.s.network, u.ID, who.Provider, groups) })
 }
 
 // Refresh opens what extends a session at its provider, "" for nothing.

@@ -45,23 +45,32 @@ func (c SetPolicy) set(tx *Tx) (none PolicyText, err error) {
 	}
 	old := policyText(number, n.Policy)
 	n.Policy = c.Text
-	// Who sees whom may be all different: no deltas across this change.
-	n.FullAfter = n.N + 1
-	at, err := tx.SetNetwork(n)
-	if err != nil {
-		return none, err
-	}
-	if at != n.FullAfter {
-		return none, fmt.Errorf("set policy: change %d, want %d", at, n.FullAfter)
+	if err := tx.rulesChanged(n); err != nil {
+		return none, fmt.Errorf("set policy: %w", err)
 	}
 	number, err = tx.AddPolicy(tx.s.network, store.PolicyRevision{At: orNil(tx.now), UserID: tx.actor.UserID, User: tx.actor.User, Via: string(tx.actor.Via)}, c.Text)
 	if err != nil {
 		return none, err
 	}
 	now := policyText(number, c.Text)
-	tx.changed(at, store.PolicyChanged, "")
 	tx.did(target{kind: "policy"}, old.record(), now.record())
 	return now, nil
+}
+
+// rulesChanged stores the network's row after a change of the policy, or of people whom
+// rules are about, and has memory and nodes follow. Who sees whom may be all different: no
+// deltas across this change.
+func (tx *Tx) rulesChanged(n store.Network) error {
+	n.FullAfter = n.N + 1
+	at, err := tx.SetNetwork(n)
+	if err != nil {
+		return err
+	}
+	if at != n.FullAfter {
+		return fmt.Errorf("change %d, want %d", at, n.FullAfter)
+	}
+	tx.changed(at, store.PolicyChanged, "")
+	return nil
 }
 
 // check says what is wrong with a policy that is to take the place of another one.

@@ -51,8 +51,15 @@ func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access,
 		if err != nil {
 			return err
 		}
-		d := s.index.currentPolicy().Explain(src, policy.Subject{User: dst.User, Tags: dst.Tags}, to.Proto, to.Port)
+		at, err := w.subject(dst.UserID, dst.Tags)
+		if err != nil {
+			return err
+		}
+		d := s.index.currentPolicy().Explain(src, at, to.Proto, to.Port)
 		out = Access{From: "user:" + src.User, To: dst.Name, Proto: to.Proto, Port: to.Port, Decision: d, Why: d.Why(), Notes: []string{}}
+		if src.Suspended && len(src.Tags) == 0 {
+			out.Why = src.User + " is suspended: the devices of " + src.User + " without tags reach nothing"
+		}
 		if from != nil {
 			out.From = "device:" + from.Name
 			out.Notes = append(out.Notes, s.notesOn(*from)...)
@@ -111,7 +118,8 @@ func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error
 	case user:
 		return subject, nil, nil
 	case device:
-		return policy.Subject{User: n.User, Tags: n.Tags}, &n, nil
+		subject, err = w.subject(n.UserID, n.Tags)
+		return subject, &n, err
 	case kind != "":
 		return none, nil, About(Kind(kind), name, ErrNotFound)
 	}

@@ -96,14 +96,17 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 			there[k.subject.User] = true
 		}
 	}
-	for _, name := range users { // people without a device of their own
+	for id, name := range users { // people without a device of their own
 		if !there[name] {
-			kinds = append(kinds, kind{subject: policy.Subject{User: name}})
+			kinds = append(kinds, kind{userID: id, subject: policy.Subject{User: name}})
 		}
 	}
 	subjects := make([]policy.Subject, len(kinds))
 	for i, k := range kinds {
-		subjects[i] = k.subject
+		if subjects[i], err = w.subject(k.userID, k.subject.Tags); err != nil {
+			return err
+		}
+		kinds[i].subject = subjects[i]
 	}
 	tags := policy.DiffTagOwners(now, p)
 	out.TagOwners = append([]policy.TagChange{}, tags[:min(len(tags), maxPolicyChanges)]...)
@@ -118,6 +121,7 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 // kind is devices that are alike to policy.
 type kind struct {
 	key     string // of the class; "" for a person without one
+	userID  string
 	subject policy.Subject
 	count   int
 }
@@ -129,7 +133,7 @@ func (x *index) kinds() (*policy.Policy, []kind) {
 	var list []kind
 	for _, c := range x.list {
 		if c.count > 0 {
-			list = append(list, kind{c.key, c.subject, c.count})
+			list = append(list, kind{c.key, c.userID, c.subject, c.count})
 		}
 	}
 	return x.policy, list

@@ -15,6 +15,7 @@ type world struct {
 	s      *Service
 	r      *store.Reader
 	users  map[string]string           // id to name; nil before they are asked for
+	people map[string]policy.Person    // by id; likewise
 	tagged map[string][]policy.Subject // devices that are alike, by each of their tags; likewise
 }
 
@@ -26,7 +27,20 @@ func (w *world) User(name string) (policy.Subject, bool, error) {
 	if isNotFound(err) {
 		return policy.Subject{}, false, nil
 	}
-	return policy.Subject{User: u.Name}, err == nil, err
+	if err != nil {
+		return policy.Subject{}, false, err
+	}
+	s, err := w.subject(u.ID, nil)
+	return s, err == nil, err
+}
+
+// Group implements policy.World.
+func (w *world) Group(name string) (bool, error) {
+	_, err := w.r.Group(w.s.network, name)
+	if isNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Device implements policy.World.
@@ -35,7 +49,11 @@ func (w *world) Device(word string) (policy.Subject, bool, error) {
 	if isNotFound(err) {
 		return policy.Subject{}, false, nil
 	}
-	return policy.Subject{User: n.User, Tags: n.Tags}, err == nil, err
+	if err != nil {
+		return policy.Subject{}, false, err
+	}
+	s, err := w.subject(n.UserID, n.Tags)
+	return s, err == nil, err
 }
 
 func (w *world) device(word string) (store.Node, error) {
@@ -53,14 +71,13 @@ func (w *world) Tagged(tag string) ([]policy.Subject, error) {
 		if err != nil {
 			return nil, err
 		}
-		users, err := w.names()
-		if err != nil {
-			return nil, err
-		}
 		w.tagged = map[string][]policy.Subject{}
 		for _, key := range keys {
 			id, tags := store.ClassOf(key)
-			c := policy.Subject{User: users[id], Tags: tags}
+			c, err := w.subject(id, tags)
+			if err != nil {
+				return nil, err
+			}
 			for _, t := range tags {
 				w.tagged[t] = append(w.tagged[t], c)
 			}
@@ -72,16 +89,20 @@ func (w *world) Tagged(tag string) ([]policy.Subject, error) {
 // names are the users' by id.
 func (w *world) names() (map[string]string, error) {
 	if w.users == nil {
-		users, err := w.r.Users(w.s.network)
+		users, people, err := peopleOf(w.r, w.s.network)
 		if err != nil {
 			return nil, err
 		}
-		w.users = map[string]string{}
-		for _, u := range users {
-			w.users[u.ID] = u.Name
-		}
+		w.users, w.people = users, people
 	}
 	return w.users, nil
+}
+
+// subject is what policies see of a user's devices with these tags.
+func (w *world) subject(userID string, tags []string) (policy.Subject, error) {
+	users, err := w.names()
+	p := w.people[userID]
+	return policy.Subject{User: users[userID], Tags: tags, Groups: p.Groups, Suspended: p.Suspended}, err
 }
 
 // deviceFinder is finder for a word of a person: a name (short or full), an overlay

@@ -388,7 +388,7 @@ func TestFresh(t *testing.T) {
 		t.Error(err)
 	}
 	s.clock.Add(time.Second)
-	_, err = Do(t.Context(), s.Service, a, DeleteUser{"bob"})
+	_, err = Do(t.Context(), s.Service, a, DeleteUser{Name: "bob"})
 	for _, err := range []error{link(a), s.CheckFresh(a, CreateLink{}), err} {
 		if !errors.Is(err, ErrStale) || errors.Is(err, ErrForbidden) {
 			t.Errorf("5 minutes later: %v", err)

@@ -63,6 +63,9 @@ func (UseLink) operation() *Operation { return opSignIn }
 func (c UseLink) run(tx *Tx) (store.User, error) {
 	u, err := tx.Tx.UseLink(tx.s.network, c.Link, tx.now)
 	if err == nil {
+		err = active(u)
+	}
+	if err == nil {
 		err = tx.may(userTarget(u))
 	}
 	if err != nil {

@@ -59,6 +59,8 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 		c.Life = DefaultTokenLife
 	}
 	switch {
+	case u.Suspended != nil:
+		return none, fmt.Errorf("%s: %w; first: weft-server users resume %[1]s", u.Name, ErrSuspended)
 	case u.Kind != store.Service:
 		return none, Invalid("%s is a person; tokens are for services, which outlive people: weft-server users create NAME --service", u.Name)
 	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
@@ -72,7 +74,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 		return none, Invalid("%s has %d tokens already; revoke one that is not needed any more: weft-server tokens list", u.Name, live)
 	}
 	word := cert.NewAPIToken(cert.PinOf(tx.s.auth.Server.Cert)).String()
-	t := store.Token{ID: newID(), Hash: HashToken(word), UserID: u.ID, User: u.Name, Description: printable(c.Description, 100), Created: tx.now.UTC().Truncate(time.Second), From: []string{}}
+	t := store.Token{ID: newID(), Hash: HashToken(word), UserID: u.ID, User: u.Name, MadeBy: tx.actor.UserID, Maker: tx.makerName(), Description: printable(c.Description, 100), Created: tx.now.UTC().Truncate(time.Second), From: []string{}}
 	if !c.Endless {
 		at := tx.now.Add(c.Life).UTC().Truncate(time.Second)
 		t.Expires = &at
@@ -82,6 +84,14 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	}
 	tx.did(tokenTarget(t), nil, t)
 	return TokenCreated{ID: t.ID, User: u.Name, Token: word, Expires: t.Expires}, nil
+}
+
+// makerName is the name of the user who asks, "" for root and the server.
+func (tx *Tx) makerName() string {
+	if tx.actor.UserID == "" {
+		return ""
+	}
+	return tx.actor.User
 }
 
 func tokenTarget(t store.Token) target {
@@ -182,10 +192,20 @@ func (s *Service) RefusedToken(from netip.Addr, why string) {
 // ended says why a token cannot be used any more.
 func ended(t store.Token, now time.Time) error {
 	switch {
+	case t.Suspended:
+		return fmt.Errorf("the token %s does not work while %s is suspended: %w", t.ID, whoIs(t), ErrUnauthorized)
 	case t.Revoked != nil:
 		return fmt.Errorf("the token %s was revoked: %w", t.ID, ErrUnauthorized)
 	case !t.Live(now):
 		return fmt.Errorf("the token %s expired on %s: %w", t.ID, t.Expires.Format(time.DateOnly), ErrUnauthorized)
 	}
 	return nil
+}
+
+// whoIs says of whom a token depends.
+func whoIs(t store.Token) string {
+	if t.Maker == "" {
+		return t.User
+	}
+	return t.User + ", or " + t.Maker + " who made it,"
 }

@@ -35,6 +35,9 @@ func (c CreateLink) run(tx *Tx) (string, error) {
 		tx.asked = true
 		return "", err
 	}
+	if u.Suspended != nil {
+		return "", fmt.Errorf("%s: %w; first: weft-server users resume %[1]s", u.Name, ErrSuspended)
+	}
 	if u.Kind == store.Service {
 		return "", Invalid("%s is a service and does not sign in to the console; give it a token: weft-server tokens create %[1]s", u.Name)
 	}
@@ -54,8 +57,10 @@ func userTarget(u store.User) target {
 type CreateUser struct {
 	Name    string   `json:"name"`
 	Service bool     `json:"service,omitempty" doc:"true for a program, which uses the API with tokens; false for a person"`
-	Role    Role     `json:"role,omitempty" enum:"admin,operator,auditor,member" doc:"admin: everything but what only the owner may, such as backups and sign-in links; operator: devices and keys of everybody; auditor: read everything; member: only its own devices and keys; member if not given"`
+	Role    Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member" doc:"owner: everything, which only an owner can give; admin: everything but what only the owner may, such as backups and sign-in links; operator: devices and keys of everybody; auditor: read everything; member: only its own devices and keys; member if not given"`
 	Tags    []string `json:"tags,omitempty" doc:"if given, the role covers only devices and keys with one of these tags"`
+	// DisplayName is for people to read.
+	DisplayName string `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes"`
 }
 
 func (CreateUser) operation() *Operation { return opUserCreate }
@@ -71,27 +76,67 @@ func (c CreateUser) run(tx *Tx) (store.User, error) {
 	if err := checkUserName(c.Name); err != nil {
 		return u, err
 	}
+	if err := checkDisplayName(c.DisplayName); err != nil {
+		return u, err
+	}
+	u.DisplayName = c.DisplayName
 	if err := tx.grant(&u, cmp.Or(c.Role, RoleMember), c.Tags); err != nil {
 		return u, err
 	}
-	if err := tx.Tx.CreateUser(tx.s.network, u); errors.Is(err, ErrTaken) {
-		return u, About(KindUser, u.Name, ErrTaken)
-	} else if err != nil {
+	if c.Service && u.Role == string(RoleOwner) {
+		return u, Invalid("an owner is a person; make the service an admin")
+	}
+	if err := tx.makeUser(u); err != nil {
 		return u, err
 	}
 	tx.did(userTarget(u), nil, userAs(u))
-	return u, tx.userChanged(u)
+	return u, nil
 }
 
-// EditUser changes what a user, by name or id, may do.
+// makeUser stores a new user.
+func (tx *Tx) makeUser(u store.User) error {
+	err := tx.Tx.CreateUser(tx.s.network, u)
+	if errors.Is(err, ErrTaken) {
+		if used, e := tx.NameUsed(tx.s.network, u.Name); e == nil && used {
+			return fmt.Errorf("user %s: somebody who was deleted had this name, and certificates may still carry it: %w", u.Name, ErrTaken)
+		}
+		return About(KindUser, u.Name, ErrTaken)
+	}
+	if err == nil && tx.s.index.namesEach(nil) {
+		err = tx.configChanged()
+	}
+	if err != nil {
+		return err
+	}
+	return tx.userChanged(u)
+}
+
+// configChanged has all nodes fetch their config.
+func (tx *Tx) configChanged() error {
+	n, err := tx.BumpConfig(tx.s.network)
+	if err == nil {
+		tx.changed(n, store.ConfigChanged, "")
+	}
+	return err
+}
+
+// EditUser changes what a user, by name or id, may do, and what it is called.
 type EditUser struct {
-	Name  string    `json:"-"`
-	Match []string  `json:"-"` // the revisions that it may change (UserRevision); nil for any
-	Role  *Role     `json:"role,omitempty" enum:"admin,operator,auditor,member"`
-	Tags  *[]string `json:"tags,omitempty" doc:"the new list of tags: tags that are not in it are removed"`
+	Name        string    `json:"-"`
+	Match       []string  `json:"-"` // the revisions that it may change (UserRevision); nil for any
+	Role        *Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member"`
+	Tags        *[]string `json:"tags,omitempty" doc:"the new list of tags: tags that are not in it are removed"`
+	DisplayName *string   `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes; everybody may change the own one"`
 }
 
-func (EditUser) operation() *Operation { return opUserEdit }
+// operation is that of the widest thing that it changes: what somebody is called is for
+// each to say.
+func (c EditUser) operation() *Operation {
+	if c.Role == nil && c.Tags == nil && c.DisplayName != nil {
+		return opUserName
+	}
+	return opUserEdit
+}
 
 func (c EditUser) run(tx *Tx) (store.User, error) {
 	old, err := tx.userToChange(c.Name)
@@ -101,29 +146,95 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 	if err := matches(c.Match, UserRevision(old)); err != nil {
 		return old, About(KindUser, old.Name, err)
 	}
-	if old.Owner {
-		return old, Invalid("%s owns the network and stays its owner", old.Name)
-	}
-	role, tags := Role(old.Role), old.Tags
-	if c.Role != nil {
-		role = *c.Role
-	}
-	if c.Tags != nil {
-		tags = *c.Tags
-	}
 	u := old
-	if err := tx.grant(&u, role, tags); err != nil {
-		return old, err
+	if c.DisplayName != nil {
+		if err := checkDisplayName(*c.DisplayName); err != nil {
+			return old, err
+		}
+		u.DisplayName = *c.DisplayName
 	}
-	if u.Role == old.Role && slices.Equal(u.Tags, old.Tags) {
+	if c.Role != nil || c.Tags != nil {
+		role, tags := Role(old.Role), old.Tags
+		if c.Role != nil {
+			role = *c.Role
+		}
+		if c.Tags != nil {
+			tags = *c.Tags
+		}
+		if err := tx.grant(&u, role, tags); err != nil {
+			return old, err
+		}
+	}
+	if u.Role == old.Role && slices.Equal(u.Tags, old.Tags) && u.DisplayName == old.DisplayName {
 		return u, nil
 	}
+	if u.Role != old.Role && (u.Role == string(RoleOwner) || old.Role == string(RoleOwner)) {
+		if err := tx.handOver(&u, old); err != nil {
+			return old, err
+		}
+	}
 	if err := tx.SetRole(tx.s.network, u.ID, u.Role, u.Tags); err != nil {
+		return old, err
+	}
+	if err := tx.SetDisplayName(tx.s.network, u.ID, u.DisplayName); err != nil {
 		return old, err
 	}
 	tx.did(userTarget(u), userAs(old), userAs(u))
 	return u, tx.userChanged(u)
 }
+
+// handOver sees to it, before a user is made an owner or is one no longer, that there is
+// an owner afterwards. To do that somebody in the console has signed in a moment ago.
+func (tx *Tx) handOver(u *store.User, old store.User) error {
+	if u.Kind == store.Service {
+		return Invalid("an owner is a person; make the service an admin")
+	}
+	if err := opUserDelete.checkFresh(tx.actor, tx.now); err != nil {
+		return err
+	}
+	if old.Role != string(RoleOwner) {
+		return nil
+	}
+	if err := tx.lastOwner(old); err != nil {
+		return err
+	}
+	u.Owner = false
+	return nil
+}
+
+// lastOwner refuses to take the last owner that can do anything away from a network. If
+// there is another one, that takes the place of FirstUser where this one had it. All of it is in
+// the transaction that takes the owner away, and there is one at a time.
+func (tx *Tx) lastOwner(u store.User) error {
+	if u.Role != string(RoleOwner) {
+		return nil
+	}
+	owners, err := tx.UsersOfRole(tx.s.network, string(RoleOwner))
+	if err != nil {
+		return err
+	}
+	owners = slices.DeleteFunc(owners, func(o store.User) bool { return o.ID == u.ID })
+	if len(owners) == 0 {
+		return Invalid("%s is the only owner of this network; first make another one: weft-server users edit NAME --role owner", u.Name)
+	}
+	if !u.Owner {
+		return nil
+	}
+	if err := tx.SetFirstUser(tx.s.network, owners[0].ID); err != nil {
+		return err
+	}
+	return tx.userChanged(owners[0])
+}
+
+// checkDisplayName wants a text that people read as it is.
+func checkDisplayName(name string) error {
+	if name != printable(name, maxDisplayName) {
+		return Invalid("display name %q: want at most %d bytes of letters, digits and signs, without control characters and without spaces around it", printable(name, maxDisplayName), maxDisplayName)
+	}
+	return nil
+}
+
+const maxDisplayName = 100 // bytes
 
 // userToChange finds a user whom the actor may change, by name or id: nobody may change a
 // user whose role allows more than his own.
@@ -154,21 +265,21 @@ func findUser(r *store.Reader, network cert.NetworkID, a Actor, name string) (st
 // grant gives a user a role, narrowed to tags.
 func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
 	if _, ok := granted[role]; !ok {
-		return Invalid("role %q: want admin, operator, auditor or member", printable(string(role), 32))
+		return Invalid("role %q: want owner, admin, operator, auditor or member", printable(string(role), 32))
 	}
 	tags, err := checkTags(tags)
 	if err != nil {
 		return err
 	}
-	if role == RoleAdmin && len(tags) > 0 {
-		return Invalid("an admin cannot be limited to tags, because users and settings have no tags; make it an operator")
+	if (role == RoleAdmin || role == RoleOwner) && len(tags) > 0 {
+		return Invalid("an %s cannot be limited to tags, because users and settings have no tags; make it an operator", role)
 	}
 	u.Role, u.Tags = string(role), append([]string{}, tags...)
 	return tx.mayGrant(role, tags)
 }
 
 // granted are the roles that a user can be given.
-var granted = map[Role]struct{}{RoleAdmin: {}, RoleOperator: {}, RoleAuditor: {}, RoleMember: {}}
+var granted = map[Role]struct{}{RoleOwner: {}, RoleAdmin: {}, RoleOperator: {}, RoleAuditor: {}, RoleMember: {}}
 
 // mayGrant refuses to give, or to take, what the actor does not have itself.
 func (tx *Tx) mayGrant(role Role, tags []string) error {
@@ -190,9 +301,9 @@ func (tx *Tx) userChanged(u store.User) error {
 	return err
 }
 
-// UserRevision changes whenever somebody changes what a user may do.
+// UserRevision changes whenever somebody changes what a user may do, or is called.
 func UserRevision(u store.User) string {
-	return revisionOfParts(u.Name, u.Role, store.JoinTags(u.Tags))
+	return revisionOfParts(u.Name, u.Role, store.JoinTags(u.Tags), u.DisplayName, fmt.Sprint(u.Suspended != nil))
 }
 
 // userAs is a user in the audit.
@@ -202,35 +313,10 @@ func userAs(u store.User) any {
 		Kind store.UserKind `json:"kind"`
 		Role string         `json:"role"`
 		Tags []string       `json:"tags,omitempty"`
-	}{u.Name, u.Kind, u.Role, u.Tags}
-}
 
-// DeleteUser deletes a user, by name or id, that owns no devices and no keys. It is
-// signed out everywhere, and its tokens end.
-type DeleteUser struct{ Name string }
-
-func (DeleteUser) operation() *Operation { return opUserDelete }
-
-func (c DeleteUser) run(tx *Tx) (store.User, error) {
-	u, err := tx.userToChange(c.Name)
-	if err != nil {
-		return u, err
-	}
-	if u.Owner {
-		return u, Invalid("%s owns the network and cannot be deleted", u.Name)
-	}
-	if err := tx.endAll(u); err != nil {
-		return u, err
-	}
-	err = tx.Tx.DeleteUser(tx.s.network, u.ID)
-	if errors.Is(err, ErrTaken) {
-		return u, fmt.Errorf("%s still owns devices or keys; delete those first: %w", u.Name, ErrTaken)
-	}
-	if err != nil {
-		return u, err
-	}
-	tx.did(userTarget(u), userAs(u), nil)
-	return u, tx.userChanged(u)
+		DisplayName string `json:"display_name,omitempty"`
+		Suspended   bool   `json:"suspended,omitempty"`
+	}{u.Name, u.Kind, u.Role, u.Tags, u.DisplayName, u.Suspended != nil}
 }
 
 // Users lists the users that an actor may see, by name. The list is not nil.

@@ -16,6 +16,7 @@ type Classes struct {
 type class struct {
 	user      string
 	selectors []int
+	silent    bool // reaches nothing
 	self      bool // reaches all that its owner has
 }
 
@@ -32,8 +33,8 @@ func (p *Policy) Relate(subjects []Subject) *Classes {
 func (c *Classes) Add(s Subject) int {
 	number := len(c.list)
 	selectors := c.policy.selectorsOf(s)
-	self := s.acts() && c.policy.rulesFrom(selectors).meets(c.policy.self)
-	c.list = append(c.list, class{user: s.User, selectors: selectors, self: self})
+	self := s.acts() && c.policy.rulesOf(s).meets(c.policy.self)
+	c.list = append(c.list, class{user: s.User, selectors: selectors, silent: s.silent(), self: self})
 	for _, n := range selectors {
 		c.match[n] = append(c.match[n], number)
 	}
@@ -47,6 +48,9 @@ func (c *Classes) Len() int { return len(c.list) }
 // Reached returns the classes that class i reaches, as Policy.Reaches says it.
 func (c *Classes) Reached(i int) Set {
 	me := &c.list[i]
+	if me.silent {
+		return newSet(len(c.list))
+	}
 	to := newSet(len(c.match))
 	for r := range c.policy.rulesFrom(me.selectors).All() {
 		for _, n := range c.policy.rules[r].to {
@@ -72,6 +76,11 @@ func (c *Classes) Reaching(i int) Set {
 		}
 	}
 	reaching := c.selected(from)
+	for n := range reaching.All() {
+		if c.list[n].silent {
+			reaching.remove(n)
+		}
+	}
 	for _, n := range c.owned[me.user] {
 		if c.list[n].self {
 			reaching.add(n)

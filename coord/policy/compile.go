@@ -108,6 +108,14 @@ func (c *compiled) selectorsOf(s Subject) []int {
 	return list
 }
 
+// rulesOf returns the rules that let a subject reach something.
+func (c *compiled) rulesOf(s Subject) Set {
+	if s.silent() {
+		return newSet(len(c.rules))
+	}
+	return c.rulesFrom(c.selectorsOf(s))
+}
+
 // rulesFrom returns the rules that name one of these selectors in From.
 func (c *compiled) rulesFrom(selectors []int) Set { return unionOf(len(c.rules), c.from, selectors) }
 
@@ -130,6 +138,8 @@ type Set []uint64
 func newSet(size int) Set { return make(Set, (size+63)/64) }
 
 func (s Set) add(i int) { s[i/64] |= 1 << (i % 64) }
+
+func (s Set) remove(i int) { s[i/64] &^= 1 << (i % 64) }
 
 // Has reports whether i, which is not negative, is in the set.
 func (s Set) Has(i int) bool { return i/64 < len(s) && s[i/64]>>(i%64)&1 != 0 }

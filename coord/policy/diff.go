@@ -139,7 +139,7 @@ func (d *differ) sort(subjects []Subject) {
 		var from, to [2]Set
 		for k, c := range d.rules {
 			selectors := c.selectorsOf(s)
-			from[k], to[k] = c.rulesFrom(selectors), c.rulesTo(selectors)
+			from[k], to[k] = c.rulesOf(s), c.rulesTo(selectors)
 		}
 		d.of[i] = sides{number(froms, &d.froms, from, s.acts(), i), number(tos, &d.tos, to, false, i)}
 	}

@@ -33,6 +33,8 @@ type World interface {
 	User(name string) (Subject, bool, error)
 	// Device finds a device by name, address or id.
 	Device(word string) (Subject, bool, error)
+	// Group reports whether there is a group of people, with or without somebody in it.
+	Group(name string) (bool, error)
 	// Tagged returns the devices that carry a tag, those that are alike once.
 	Tagged(tag string) ([]Subject, error)
 }
@@ -73,7 +75,7 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 			if device {
 				s.rules = append(s.rules, p.compiled.rulesTo(selectors))
 			} else {
-				s.rules = append(s.rules, p.compiled.rulesFrom(selectors))
+				s.rules = append(s.rules, p.compiled.rulesOf(subject))
 			}
 		}
 		found[key] = s
@@ -199,6 +201,21 @@ func lookUp(w World, word string, device bool) (who, error) {
 	return who{missing: fmt.Sprintf("there is no person and no device %s", quoted(name))}, nil
 }
 
+// Naming returns where rules and tests name a user.
+func (p *Policy) Naming(user string) (list []Remark) {
+	for _, n := range p.names {
+		if n.word == "user:"+user {
+			list = append(list, Remark{n.line, n.column, fmt.Sprintf("a rule names %s", user)})
+		}
+	}
+	for i, t := range p.Tests {
+		if t.Src == user || t.Src == "user:"+user {
+			list = append(list, Remark{t.line, t.column, fmt.Sprintf("test %d names %s: it fails when the policy is changed next", i+1, user)})
+		}
+	}
+	return list[:min(len(list), maxWarnings)]
+}
+
 // Unknown returns the names in the rules that do not exist in the network, by their first
 // place. Such a rule is not a mistake: the name may be added later.
 func (p *Policy) Unknown(w World) (list []Remark, err error) {
@@ -212,7 +229,10 @@ func (p *Policy) Unknown(w World) (list []Remark, err error) {
 				text = fmt.Sprintf("there is no person %s: until there is, this selects nobody", quoted(name))
 			}
 		case "group":
-			text = fmt.Sprintf("there is no group %s: until there is, this selects nobody", quoted(name))
+			ok, e := w.Group(name)
+			if err = errors.Join(err, e); !ok {
+				text = fmt.Sprintf("there is no group %s: until there is, this selects nobody", quoted(name))
+			}
 		case "tag":
 			found, e := w.Tagged(name)
 			if err = errors.Join(err, e); len(found) == 0 {

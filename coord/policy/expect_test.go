@@ -26,6 +26,8 @@ func (w world) Device(word string) (Subject, bool, error) {
 	return s, ok, w.err
 }
 
+func (w world) Group(name string) (bool, error) { return name == "known", w.err }
+
 func (w world) Tagged(tag string) (list []Subject, err error) {
 	for _, name := range slices.Sorted(func(yield func(string) bool) {
 		for name := range w.devices {

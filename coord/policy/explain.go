@@ -181,7 +181,7 @@ func (c *compiled) lets(from, to, open Set, own bool) bool {
 
 // between returns the rules that let src reach dst at some port.
 func (c *compiled) between(src, dst Subject) Set {
-	from, to := c.rulesFrom(c.selectorsOf(src)), c.rulesTo(c.selectorsOf(dst))
+	from, to := c.rulesOf(src), c.rulesTo(c.selectorsOf(dst))
 	own := src.acts() && src.User == dst.User
 	for i := range from {
 		if own {

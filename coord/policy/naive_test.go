@@ -31,7 +31,7 @@ func naiveSelects(s string, n Subject) bool {
 }
 
 func (r Rule) naiveReaches(src, dst Subject) bool {
-	if !slices.ContainsFunc(r.From, func(s string) bool { return naiveSelects(s, src) }) {
+	if src.Suspended && len(src.Tags) == 0 || !slices.ContainsFunc(r.From, func(s string) bool { return naiveSelects(s, src) }) {
 		return false
 	}
 	return slices.ContainsFunc(r.To, func(s string) bool {
@@ -47,13 +47,63 @@ func (p *Policy) naiveReaches(src, dst Subject) bool {
 }
 
 func (p *Policy) naiveInitiates(src Subject) bool {
-	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
+	return !(src.Suspended && len(src.Tags) == 0) && slices.ContainsFunc(p.Rules, func(r Rule) bool {
 		return slices.ContainsFunc(r.From, func(s string) bool { return naiveSelects(s, src) }) &&
 			(len(src.Tags) == 0 || slices.ContainsFunc(r.To, func(s string) bool { return s != "self" }))
 	})
 }
 
-func (p *Policy) naiveRulesFor(t testing.TB, dst Subject) []api.Rule {
+// naiveAudience is whom a word of From stands for at nodes.
+func naiveAudience(word string, people People) (list []string) {
+	suspended := false
+	for _, u := range people.Users {
+		suspended = suspended || u.Suspended
+	}
+	kind, name, _ := strings.Cut(word, ":")
+	switch {
+	case word == "*" && !suspended, kind == "tag", word == "user:*":
+		return []string{word}
+	case kind == "user":
+		if !people.Users[name].Suspended {
+			list = []string{word}
+		}
+		return list
+	}
+	for user, u := range people.Users {
+		if !u.Suspended && (word == "*" || slices.Contains(u.Groups, name)) {
+			list = append(list, "user:"+user)
+		}
+	}
+	if word == "*" {
+		for _, tag := range people.Tags {
+			list = append(list, "tag:"+tag)
+		}
+	}
+	return list
+}
+
+// peopleOf are those of some nodes.
+func peopleOf(subjects ...Subject) People {
+	people := People{Users: map[string]Person{}, Tags: []string{"a", "x", "y", "z", "w"}}
+	for _, s := range subjects {
+		if s.User != "" {
+			people.Users[s.User] = Person{s.Groups, s.Suspended}
+		}
+	}
+	return people
+}
+
+// letsIn reports whether rules let a node in, as nodes see it: a certificate has a person
+// and tags, and no groups.
+func letsIn(rules []api.Rule, src Subject) bool {
+	return slices.ContainsFunc(rules, func(r api.Rule) bool {
+		return slices.ContainsFunc(r.From, func(s string) bool {
+			return naiveSelects(s, Subject{User: src.User, Tags: src.Tags})
+		})
+	})
+}
+
+func (p *Policy) naiveRulesFor(t testing.TB, dst Subject, people People) []api.Rule {
 	rules := []api.Rule{}
 	for _, r := range p.Rules {
 		var from []string
@@ -72,9 +122,11 @@ func (p *Policy) naiveRulesFor(t testing.TB, dst Subject) []api.Rule {
 		}
 		for _, s := range r.From {
 			if direct {
-				add(s)
+				for _, word := range naiveAudience(s, people) {
+					add(word)
+				}
 			}
-			if own := "user:" + dst.User; self && (s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])) {
+			if own := "user:" + dst.User; self && !people.Users[dst.User].Suspended && (s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])) {
 				add(own)
 			}
 		}
@@ -89,6 +141,7 @@ func (p *Policy) naiveRulesFor(t testing.TB, dst Subject) []api.Rule {
 			}
 			ports = append(ports, pr)
 		}
+		slices.Sort(from)
 		rules = append(rules, api.Rule{From: from, Ports: ports})
 	}
 	return rules
@@ -134,6 +187,10 @@ func randomPolicy(t testing.TB, r *rand.Rand) *Policy {
 // randomSubjects are nodes of a few users, one of which no policy names. The
 // groups are those of the user.
 func randomSubjects(r *rand.Rand) []Subject {
+	suspended := map[string]bool{}
+	if r.IntN(2) == 0 {
+		suspended[[]string{"a", "b", "c", "d"}[r.IntN(4)]] = true
+	}
 	groups := map[string][]string{"b": {"g"}, "c": {"h", "g", "other"}}
 	some := func(of ...string) (list []string) {
 		for _, s := range of {
@@ -146,7 +203,7 @@ func randomSubjects(r *rand.Rand) []Subject {
 	list := make([]Subject, r.IntN(80))
 	for i := range list {
 		user := []string{"a", "b", "c", "d", ""}[r.IntN(5)]
-		list[i] = Subject{User: user, Groups: groups[user]}
+		list[i] = Subject{User: user, Groups: groups[user], Suspended: suspended[user]}
 		if r.IntN(2) == 0 {
 			list[i].Tags = some("a", "x", "y", "z", "w")
 		}
@@ -165,12 +222,20 @@ func checkAgainstNaive(t testing.TB, p *Policy, subjects []Subject, known int) {
 	if classes.Len() != len(subjects) {
 		t.Fatalf("%d classes, want %d", classes.Len(), len(subjects))
 	}
+	people := peopleOf(subjects...)
+	people.Users["e"] = Person{Groups: []string{"g"}} // without a device
+	audience := p.Audience(people)
 	for i, a := range subjects {
 		if got, want := p.Initiates(a), p.naiveInitiates(a); got != want {
 			t.Fatalf("%+v initiates: %v\n%+v", a, got, p.Rules)
 		}
-		if got, want := p.RulesFor(a), p.naiveRulesFor(t, a); !reflect.DeepEqual(got, want) {
-			t.Fatalf("rules for %+v\ngot  %+v\nwant %+v\n%+v", a, got, want, p.Rules)
+		rules := p.RulesFor(a, audience)
+		sorted := slices.Clone(rules)
+		for i := range sorted {
+			sorted[i].From = slices.Sorted(slices.Values(sorted[i].From))
+		}
+		if want := p.naiveRulesFor(t, a, people); !reflect.DeepEqual(sorted, want) {
+			t.Fatalf("rules for %+v\ngot  %+v\nwant %+v\n%+v", a, sorted, want, p.Rules)
 		}
 		var reached, reaching []int
 		for j, b := range subjects {
@@ -183,6 +248,9 @@ func checkAgainstNaive(t testing.TB, p *Policy, subjects []Subject, known int) {
 			}
 			if p.naiveReaches(b, a) {
 				reaching = append(reaching, j)
+			}
+			if b.User != "" && letsIn(rules, b) != p.naiveReaches(b, a) {
+				t.Fatalf("%+v lets %+v in: %v\n%+v\n%+v", a, b, letsIn(rules, b), rules, p.Rules)
 			}
 		}
 		for _, c := range []struct {

@@ -38,6 +38,7 @@
 //	classes.go     which subjects reach which, through that index
 //	reach.go       all that one reaches, and all who reach one
 //	tagowners.go   who may give which tag
+//	people.go      who is in a group, and who is suspended: what rules say to nodes
 package policy
 
 import (
@@ -65,10 +66,17 @@ type Subject struct {
 	User   string
 	Groups []string // of the user
 	Tags   []string
+	// Suspended says that the user is: nodes that act as that user reach nothing. Who may
+	// reach them still does.
+	Suspended bool
 }
 
 // acts reports whether the node acts as its owner.
 func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
+
+// silent reports whether the node reaches nothing because its owner is suspended. One with
+// tags acts as those, whoever joined it.
+func (s Subject) silent() bool { return s.Suspended && s.acts() }
 
 // Policy is an immutable list of rules, and of tests of them.
 type Policy struct {
@@ -233,7 +241,7 @@ func parsePorts(s string) (api.PortRange, error) {
 // Reaches reports whether src may reach dst at any port: then src may also
 // see dst in the directory.
 func (p *Policy) Reaches(src, dst Subject) bool {
-	from := p.compiled.rulesFrom(p.compiled.selectorsOf(src))
+	from := p.compiled.rulesOf(src)
 	if src.acts() && src.User == dst.User && from.meets(p.compiled.self) {
 		return true
 	}
@@ -243,23 +251,24 @@ func (p *Policy) Reaches(src, dst Subject) bool {
 // Initiates reports whether src may reach anybody, if only there were the
 // right node: then it makes sense for src to hold the directory.
 func (p *Policy) Initiates(src Subject) bool {
-	from := p.compiled.rulesFrom(p.compiled.selectorsOf(src))
+	from := p.compiled.rulesOf(src)
 	return len(src.Tags) == 0 && !from.empty() || from.meets(p.compiled.direct)
 }
 
-// RulesFor returns the rules as dst enforces them: who may reach it, where.
-// The result's size depends on the policy, never on the number of nodes. Rules
-// share what they hold with the policy: it must not be changed.
-func (p *Policy) RulesFor(dst Subject) []api.Rule {
+// RulesFor returns the rules as dst enforces them: who may reach it, where. audience is of
+// this policy. The result's size depends on the policy and the people that its groups
+// stand for, never on the number of nodes. Rules share what they hold with the audience: it
+// must not be changed.
+func (p *Policy) RulesFor(dst Subject, audience *Audience) []api.Rule {
 	rules := []api.Rule{}
 	selectors := p.compiled.selectorsOf(dst)
 	direct, aes := p.compiled.rulesTo(selectors), p.compiled.demandsAES(selectors)
 	for i, r := range p.compiled.rules {
 		self := r.self && dst.User != ""
-		from := r.words
+		from := audience.from[i]
 		switch {
 		case self:
-			from = selfFrom(r.words, dst, direct.Has(i))
+			from = audience.selfFrom(r.words, from, dst, direct.Has(i))
 		case !direct.Has(i):
 			continue
 		}
@@ -277,26 +286,6 @@ func (p *Policy) RulesFor(dst Subject) []api.Rule {
 func aesOnly(selectors []string) (list []string) {
 	for _, s := range selectors {
 		list = append(list, api.AESOnly+s)
-	}
-	return list
-}
-
-// selfFrom returns who of from reaches dst by a rule to "self": its owner; and
-// everybody else too if the rule names dst besides.
-func selfFrom(from []string, dst Subject, direct bool) (list []string) {
-	add := func(s string) {
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
-	own := "user:" + dst.User
-	for _, s := range from {
-		if direct {
-			add(s)
-		}
-		if s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):]) {
-			add(own)
-		}
 	}
 	return list
 }

@@ -29,7 +29,7 @@ func TestStarting(t *testing.T) {
 		t.Error("laptops initiate, tagged devices do not")
 	}
 	for _, dst := range []Subject{laptop, cam} {
-		rules := p.RulesFor(dst)
+		rules := p.RulesFor(dst, p.Audience(People{}))
 		if len(rules) != 1 || len(rules[0].From) != 1 || rules[0].From[0] != "user:alice" || rules[0].Ports[0].Proto != "*" || rules[0].Ports[0].Last != 65535 {
 			t.Errorf("rules for %+v: %+v", dst, rules)
 		}
@@ -53,9 +53,9 @@ func TestRules(t *testing.T) {
 	if !p.Initiates(ci) || p.Initiates(prod) {
 		t.Error("who initiates")
 	}
-	b, _ := json.Marshal(p.RulesFor(prod))
+	b, _ := json.Marshal(p.RulesFor(prod, p.Audience(People{Users: map[string]Person{"carol": {Groups: []string{"ops"}}, "dave": {}}})))
 	want := `[{"from":["tag:ci"],"ports":[{"proto":"tcp","first":443,"last":443},{"proto":"udp","first":1000,"last":2000},{"proto":"icmp","first":0,"last":65535}]},` +
-		`{"from":["group:ops","user:alice"],"ports":[{"proto":"tcp","first":22,"last":22}]},` +
+		`{"from":["user:alice","user:carol"],"ports":[{"proto":"tcp","first":22,"last":22}]},` +
 		`{"from":["user:bob"],"ports":[{"proto":"*","first":0,"last":65535}]}]`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
@@ -88,7 +88,7 @@ func TestDemandsAES(t *testing.T) {
 		{ann, []string{"user:ann"}},
 	} {
 		var got []string
-		for _, r := range p.RulesFor(c.dst) {
+		for _, r := range p.RulesFor(c.dst, p.Audience(People{})) {
 			got = append(got, r.From...)
 		}
 		if !slices.Equal(got, c.want) {
@@ -119,7 +119,7 @@ func TestDemandsAES(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	p, err = Parse(`{"rules": [{"from": ["*"], "to": ["*"], "ports": ["*"]}], "aes": ["*"]}`)
-	if err != nil || p.RulesFor(ann)[0].From[0] != "aes:*" {
+	if err != nil || p.RulesFor(ann, p.Audience(People{}))[0].From[0] != "aes:*" {
 		t.Errorf("of the whole network: %+v, %v", p, err)
 	}
 	for _, wrong := range []string{

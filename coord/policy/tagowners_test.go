@@ -74,4 +74,6 @@ type nowhere struct{}
 
 func (nowhere) User(string) (Subject, bool, error)   { return Subject{}, false, nil }
 func (nowhere) Device(string) (Subject, bool, error) { return Subject{}, false, nil }
-func (nowhere) Tagged(string) ([]Subject, error)     { return nil, nil }
+func (nowhere) Group(string) (bool, error)           { return false, nil }
+
+func (nowhere) Tagged(string) ([]Subject, error) { return nil, nil }

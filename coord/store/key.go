@@ -10,20 +10,23 @@ import (
 
 // Key is a join key; only the hash of its token's secret is stored.
 type Key struct {
-	ID         string     `json:"id"`
-	SecretHash [32]byte   `json:"-"`
-	UserID     string     `json:"-"`
-	User       string     `json:"user"` // name of the user
-	Note       string     `json:"note"`
-	Tags       []string   `json:"tags"` // without "tag:"; not nil
-	Reusable   bool       `json:"reusable"`
-	Ephemeral  bool       `json:"ephemeral"`
-	Relay      bool       `json:"relay"` // its token is for a relay
-	Created    time.Time  `json:"created"`
-	Expires    time.Time  `json:"expires"`
-	Revoked    *time.Time `json:"revoked"` // nil: not
-	Uses       int        `json:"uses"`
-	Used       *time.Time `json:"last_used"` // nil: never
+	ID         string   `json:"id"`
+	SecretHash [32]byte `json:"-"`
+	UserID     string   `json:"-"`
+	User       string   `json:"user"` // name of the user
+	MadeBy     string   `json:"-"`    // id of the user who made it, "" for none
+	// Suspended says that it cannot be used while its user, or who made it, is suspended.
+	Suspended bool       `json:"suspended"`
+	Note      string     `json:"note"`
+	Tags      []string   `json:"tags"` // without "tag:"; not nil
+	Reusable  bool       `json:"reusable"`
+	Ephemeral bool       `json:"ephemeral"`
+	Relay     bool       `json:"relay"` // its token is for a relay
+	Created   time.Time  `json:"created"`
+	Expires   time.Time  `json:"expires"`
+	Revoked   *time.Time `json:"revoked"` // nil: not
+	Uses      int        `json:"uses"`
+	Used      *time.Time `json:"last_used"` // nil: never
 }
 
 // Whether a key can be used.
@@ -32,6 +35,8 @@ const (
 	KeyRevoked = "revoked"
 	KeyUsed    = "used" // the one time that it could be
 	KeyExpired = "expired"
+	// KeySuspended: its user, or who made it, is suspended.
+	KeySuspended = "suspended"
 )
 
 // State says whether the key can be used at now: one of the words above.
@@ -43,18 +48,22 @@ func (k Key) State(now time.Time) string {
 		return KeyUsed
 	case !now.Before(k.Expires):
 		return KeyExpired
+	case k.Suspended:
+		return KeySuspended
 	}
 	return KeyGood
 }
 
-const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.relay, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at
-	FROM keys k JOIN users u ON u.network_id = k.network_id AND u.user_id = k.user_id WHERE k.network_id=$1 `
+const keyColumns = `SELECT k.key_id, k.secret_hash, k.user_id, u.name, k.note, k.tags, k.reusable, k.ephemeral, k.relay, k.created_at, k.expires_at, k.revoked_at, k.uses, k.used_at,
+	k.made_by, u.suspended_at IS NOT NULL OR m.suspended_at IS NOT NULL
+	FROM keys k JOIN users u ON u.network_id = k.network_id AND u.user_id = k.user_id
+	LEFT JOIN users m ON m.network_id = k.network_id AND m.user_id = k.made_by WHERE k.network_id=$1 `
 
 func scanKey(scan func(...any) error) (k Key, err error) {
 	var hash []byte
 	var tags string
 	err = scan(&k.ID, &hash, &k.UserID, &k.User, &k.Note, &tags, &k.Reusable, &k.Ephemeral, &k.Relay,
-		stored{&k.Created}, stored{&k.Expires}, maybeTime{&k.Revoked}, &k.Uses, maybeTime{&k.Used})
+		stored{&k.Created}, stored{&k.Expires}, maybeTime{&k.Revoked}, &k.Uses, maybeTime{&k.Used}, &k.MadeBy, &k.Suspended)
 	copy(k.SecretHash[:], hash)
 	k.Tags = SplitTags(tags)
 	return k, err
@@ -100,9 +109,9 @@ func (r *Reader) Keys(id cert.NetworkID, userID string, limit int, now time.Time
 
 // CreateKey stores a new key.
 func (tx *Tx) CreateKey(id cert.NetworkID, k Key) error {
-	err := tx.exec(`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, relay, created_at, expires_at)
-		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`,
-		id[:], k.ID, k.SecretHash[:], k.UserID, k.Note, JoinTags(k.Tags), k.Reusable, k.Ephemeral, k.Relay, k.Created.Unix(), k.Expires.Unix())
+	err := tx.exec(`INSERT INTO keys (network_id, key_id, secret_hash, user_id, note, tags, reusable, ephemeral, relay, created_at, expires_at, made_by)
+		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`,
+		id[:], k.ID, k.SecretHash[:], k.UserID, k.Note, JoinTags(k.Tags), k.Reusable, k.Ephemeral, k.Relay, k.Created.Unix(), k.Expires.Unix(), k.MadeBy)
 	if err != nil {
 		return fmt.Errorf("create key: %w", err)
 	}

@@ -165,31 +165,6 @@ func (tx *Tx) DeleteIdentity(id cert.NetworkID, identity string) error {
 	return tx.changed(`DELETE FROM identities WHERE network_id=$1 AND identity_id=$2`, id[:], identity)
 }
 
-// Groups lists the groups of a user, by whoever says so.
-func (r *Reader) Groups(id cert.NetworkID, userID string) (groups []string, err error) {
-	err = r.each(`SELECT DISTINCT name FROM user_groups WHERE network_id=$1 AND user_id=$2 ORDER BY name`, []any{id[:], userID}, func(scan func(...any) error) error {
-		var g string
-		err := scan(&g)
-		groups = append(groups, g)
-		return err
-	})
-	return groups, err
-}
-
-// SetGroups stores the groups of a user that a source tells of, in place of all others
-// that it told of.
-func (tx *Tx) SetGroups(id cert.NetworkID, userID, source string, groups []string) error {
-	if err := tx.exec(`DELETE FROM user_groups WHERE network_id=$1 AND user_id=$2 AND source=$3`, id[:], userID, source); err != nil {
-		return err
-	}
-	for _, g := range groups {
-		if err := tx.exec(`INSERT INTO user_groups (network_id, user_id, source, name) VALUES ($1,$2,$3,$4) ON CONFLICT DO NOTHING`, id[:], userID, source, g); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // ExtendSession has a session of a provider last until a time, with what extends it then.
 func (tx *Tx) ExtendSession(id cert.NetworkID, hash [32]byte, until time.Time, refresh []byte) error {
 	return tx.changed(`UPDATE sessions SET expires_at=$3, refresh=$4 WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:], until.Unix(), refresh)

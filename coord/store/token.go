@@ -13,6 +13,9 @@ type Token struct {
 	ID          string     `json:"id"`
 	Hash        [32]byte   `json:"-"`
 	UserID      string     `json:"-"`
+	MadeBy      string     `json:"-"`           // id of the user who made it, "" for none
+	Maker       string     `json:"made_by"`     // name of that user
+	Suspended   bool       `json:"suspended"`   // it does not work while its user, or who made it, is suspended
 	User        string     `json:"user"`        // name of the service
 	Description string     `json:"description"` // for people
 	Created     time.Time  `json:"created"`
@@ -27,13 +30,15 @@ func (t Token) Live(now time.Time) bool {
 	return t.Revoked == nil && (t.Expires == nil || now.Before(*t.Expires))
 }
 
-const tokenColumns = `SELECT t.token_id, t.token_hash, t.user_id, u.name, t.description, t.created_at, t.expires_at, t.revoked_at, t.used_at, t.used_from
-	FROM tokens t JOIN users u ON u.network_id = t.network_id AND u.user_id = t.user_id WHERE t.network_id=$1 `
+const tokenColumns = `SELECT t.token_id, t.token_hash, t.user_id, u.name, t.description, t.created_at, t.expires_at, t.revoked_at, t.used_at, t.used_from,
+	t.made_by, COALESCE(m.name, ''), u.suspended_at IS NOT NULL OR m.suspended_at IS NOT NULL
+	FROM tokens t JOIN users u ON u.network_id = t.network_id AND u.user_id = t.user_id
+	LEFT JOIN users m ON m.network_id = t.network_id AND m.user_id = t.made_by WHERE t.network_id=$1 `
 
 func scanToken(scan func(...any) error) (t Token, err error) {
 	var hash []byte
 	var from string
-	err = scan(&t.ID, &hash, &t.UserID, &t.User, &t.Description, stored{&t.Created}, maybeTime{&t.Expires}, maybeTime{&t.Revoked}, maybeTime{&t.Used}, &from)
+	err = scan(&t.ID, &hash, &t.UserID, &t.User, &t.Description, stored{&t.Created}, maybeTime{&t.Expires}, maybeTime{&t.Revoked}, maybeTime{&t.Used}, &from, &t.MadeBy, &t.Maker, &t.Suspended)
 	copy(t.Hash[:], hash)
 	t.From = SplitTags(from)
 	return t, err
@@ -78,8 +83,8 @@ func (tx *Tx) CreateToken(id cert.NetworkID, t Token) error {
 	if t.Expires != nil {
 		expires = *t.Expires
 	}
-	err := tx.exec(`INSERT INTO tokens (network_id, token_id, token_hash, user_id, description, created_at, expires_at) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
-		id[:], t.ID, t.Hash[:], t.UserID, t.Description, t.Created.Unix(), orNull(expires))
+	err := tx.exec(`INSERT INTO tokens (network_id, token_id, token_hash, user_id, description, created_at, expires_at, made_by) VALUES ($1,$2,$3,$4,$5,$6,$7,$8)`,
+		id[:], t.ID, t.Hash[:], t.UserID, t.Description, t.Created.Unix(), orNull(expires), t.MadeBy)
 	if err != nil {
 		return fmt.Errorf("create token: %w", err)
 	}

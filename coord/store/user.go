@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,11 +16,14 @@ type User struct {
 	ID       string    `json:"id"` // opaque, without "/"
 	Name     string    `json:"name"`
 	Password string    `json:"-"`     // its hash (coord/passhash), "" for none yet
-	Owner    bool      `json:"owner"` // the network's first user
+	Owner    bool      `json:"owner"` // whose devices and keys are that nobody else is named for
 	Kind     UserKind  `json:"kind"`
 	Role     string    `json:"role"` // see coord/ops.Role
 	Tags     []string  `json:"tags"` // without "tag:", sorted; if there are any, they narrow the role
 	Created  time.Time `json:"created"`
+	// DisplayName is for people to read, "" for none: Name is in certificates and rules.
+	DisplayName string     `json:"display_name"`
+	Suspended   *time.Time `json:"suspended"` // since when it may do nothing; nil: it may
 }
 
 // UserKind says what a user is. The words are stored.
@@ -68,11 +73,11 @@ func (m Method) With(more string) Method { return m + "+" + Method(more) }
 // Strong reports whether more than a password or a link was proved.
 func (m Method) Strong() bool { return m == WithPasskey || strings.Contains(string(m), "+") }
 
-const userColumns = `SELECT user_id, name, password, owner, kind, role, tags, created_at FROM users WHERE network_id=$1 `
+const userColumns = `SELECT user_id, name, password, owner, kind, role, tags, created_at, display_name, suspended_at FROM users WHERE network_id=$1 `
 
 func scanUser(scan func(...any) error) (u User, err error) {
 	var tags, kind string
-	err = scan(&u.ID, &u.Name, &u.Password, &u.Owner, &kind, &u.Role, &tags, stored{&u.Created})
+	err = scan(&u.ID, &u.Name, &u.Password, &u.Owner, &kind, &u.Role, &tags, stored{&u.Created}, &u.DisplayName, maybeTime{&u.Suspended})
 	u.Kind, u.Tags = UserKind(kind), SplitTags(tags)
 	return u, err
 }
@@ -98,9 +103,25 @@ func (r *Reader) UserByName(id cert.NetworkID, name string) (User, error) {
 	return r.user(userColumns+`AND name=$2`, id[:], name)
 }
 
-// FirstUser returns the user that was made first: the network's owner.
+// FirstUser returns the user with User.Owner: the one that was made first, or an owner
+// who came in its place.
 func (r *Reader) FirstUser(id cert.NetworkID) (User, error) {
 	return r.user(userColumns+`AND owner=1`, id[:])
+}
+
+// SetFirstUser makes another user the one of FirstUser.
+func (tx *Tx) SetFirstUser(id cert.NetworkID, userID string) error {
+	return tx.exec(`UPDATE users SET owner = CASE WHEN user_id=$2 THEN 1 ELSE 0 END WHERE network_id=$1 AND (owner=1 OR user_id=$2)`, id[:], userID)
+}
+
+// UsersOfRole lists the users that have a role and are not suspended, the oldest first.
+func (r *Reader) UsersOfRole(id cert.NetworkID, role string) (users []User, err error) {
+	err = r.each(userColumns+`AND role=$2 AND suspended_at IS NULL ORDER BY created_at, user_id`, []any{id[:], role}, func(scan func(...any) error) error {
+		u, err := scanUser(scan)
+		users = append(users, u)
+		return err
+	})
+	return users, err
 }
 
 // Users lists all users by name.
@@ -113,10 +134,16 @@ func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 	return users, err
 }
 
-// CreateUser stores a new user: ErrTaken when the name is.
+// CreateUser stores a new user: ErrTaken when the name is, or was once.
 func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
-	err := tx.exec(`INSERT INTO users (network_id, user_id, name, password, owner, kind, role, tags, created_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)`,
-		id[:], u.ID, u.Name, u.Password, u.Owner, string(u.Kind), u.Role, JoinTags(u.Tags), u.Created.Unix())
+	used, err := tx.NameUsed(id, u.Name)
+	if err == nil && used {
+		err = ErrTaken
+	}
+	if err == nil {
+		err = tx.exec(`INSERT INTO users (network_id, user_id, name, password, owner, kind, role, tags, created_at, display_name) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`,
+			id[:], u.ID, u.Name, u.Password, u.Owner, string(u.Kind), u.Role, JoinTags(u.Tags), u.Created.Unix(), u.DisplayName)
+	}
 	if isUnique(err, "users.") {
 		err = ErrTaken
 	}
@@ -126,21 +153,86 @@ func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
 	return nil
 }
 
+// NameUsed reports whether a user of this name was deleted: nobody gets it again, since
+// certificates carry it.
+func (r *Reader) NameUsed(id cert.NetworkID, name string) (used bool, err error) {
+	err = r.row(`SELECT EXISTS (SELECT 1 FROM used_names WHERE network_id=$1 AND name=$2)`, []any{id[:], name}, &used)
+	return used, err
+}
+
+// SetDisplayName stores what a user is called, "" for nothing beside the name.
+func (tx *Tx) SetDisplayName(id cert.NetworkID, userID, name string) error {
+	return tx.changed(`UPDATE users SET display_name=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, name)
+}
+
+// SetSuspended stores since when a user may do nothing, the zero time for one that may.
+// Its links and sessions are deleted.
+func (tx *Tx) SetSuspended(id cert.NetworkID, userID string, since time.Time) error {
+	if err := tx.changed(`UPDATE users SET suspended_at=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, orNull(since)); err != nil {
+		return err
+	}
+	if err := tx.exec(`DELETE FROM login_links WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
+		return err
+	}
+	return tx.DeleteSessions(id, userID, [32]byte{})
+}
+
+// RevokeMadeBy revokes the tokens and keys that a user made for others.
+func (tx *Tx) RevokeMadeBy(id cert.NetworkID, userID string, now time.Time) error {
+	for _, table := range []string{"tokens", "keys"} {
+		if err := tx.exec(`UPDATE `+table+` SET revoked_at = COALESCE(revoked_at, $3) WHERE network_id=$1 AND made_by=$2`, id[:], userID, now.Unix()); err != nil {
+			return fmt.Errorf("revoke what a user made: %w", err)
+		}
+	}
+	return nil
+}
+
+// DeleteKeys deletes the keys of a user.
+func (tx *Tx) DeleteKeys(id cert.NetworkID, userID string) error {
+	return tx.exec(`DELETE FROM keys WHERE network_id=$1 AND user_id=$2`, id[:], userID)
+}
+
+// GiveKeys revokes the keys of a user and makes them another one's.
+func (tx *Tx) GiveKeys(id cert.NetworkID, from, to string, now time.Time) error {
+	return tx.exec(`UPDATE keys SET user_id=$3, revoked_at = COALESCE(revoked_at, $4) WHERE network_id=$1 AND user_id=$2`, id[:], from, to, now.Unix())
+}
+
 // SetRole stores what a user may do, and for which tags.
 func (tx *Tx) SetRole(id cert.NetworkID, userID, role string, tags []string) error {
 	return tx.changed(`UPDATE users SET role=$3, tags=$4 WHERE network_id=$1 AND user_id=$2`, id[:], userID, role, JoinTags(tags))
 }
 
+// Belongings counts the nodes and the keys of a user.
+func (r *Reader) Belongings(id cert.NetworkID, userID string) (nodes, keys int, err error) {
+	err = r.row(`SELECT (SELECT COUNT(*) FROM nodes WHERE network_id=$1 AND user_id=$2), (SELECT COUNT(*) FROM keys WHERE network_id=$1 AND user_id=$2)`,
+		[]any{id[:], userID}, &nodes, &keys)
+	return nodes, keys, err
+}
+
+// NodesOf returns the ids of a user's nodes.
+func (r *Reader) NodesOf(id cert.NetworkID, userID string) (ids []cert.NodeID, err error) {
+	err = r.each(`SELECT node_id FROM nodes WHERE network_id=$1 AND user_id=$2`, []any{id[:], userID}, func(scan func(...any) error) error {
+		var b []byte
+		err := scan(&b)
+		ids = append(ids, nodeID(b))
+		return err
+	})
+	slices.SortFunc(ids, func(a, b cert.NodeID) int { return bytes.Compare(a[:], b[:]) })
+	return ids, err
+}
+
 // DeleteUser deletes a user without nodes and keys; sessions, links and
 // tokens go along. ErrTaken while nodes or keys of the user exist.
 func (tx *Tx) DeleteUser(id cert.NetworkID, userID string) error {
-	var used bool
-	if err := tx.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND user_id=$2) OR EXISTS (SELECT 1 FROM keys WHERE network_id=$1 AND user_id=$2)`,
-		[]any{id[:], userID}, &used); err != nil {
+	nodes, keys, err := tx.Belongings(id, userID)
+	if err != nil {
 		return err
 	}
-	if used {
+	if nodes+keys > 0 {
 		return fmt.Errorf("delete user: it owns devices or keys: %w", ErrTaken)
+	}
+	if err := tx.exec(`INSERT INTO used_names (network_id, name) SELECT network_id, name FROM users WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
+		return fmt.Errorf("keep the name of a user: %w", err)
 	}
 	return tx.changed(`DELETE FROM users WHERE network_id=$1 AND user_id=$2`, id[:], userID)
 }

@@ -80,6 +80,15 @@ func (s *site) provider(id string) string {
 	return id
 }
 
+// group makes a group of people, and returns its name.
+func (s *site) group(name string) string {
+	s.t.Helper()
+	if _, err := ops.Do(s.t.Context(), s.Service, ops.Root(), ops.CreateGroup{Name: name}); err != nil {
+		s.t.Fatal(err)
+	}
+	return name
+}
+
 // waiting is somebody who waits for approval.
 func (s *site) waiting(subject string) string {
 	s.t.Helper()
@@ -186,7 +195,17 @@ getUser         another   ok    ok    404      ok      404     404      404     
 createUser      -         ok    ok    403      403     403     403      403     403
 editUser        self      422   ok    403      403     403     403      403     403
 editUser        another   ok    ok    404      403     404     404      404     404
+editUser        named     ok    ok    ok       ok      ok      ok       ok      ok
+editUser        renamed   ok    ok    404      404     404     404      404     404
+suspendUser     self      422   422   403      403     403     403      403     403
+suspendUser     another   ok    ok    404      403     404     404      404     404
+resumeUser      another   ok    ok    404      403     404     404      404     404
 deleteUser      another   ok    ok    404      403     404     404      404     404
+listGroups      -         ok    ok    403      ok      403     403      ok      403
+getGroup        -         ok    ok    403      ok      403     403      ok      403
+createGroup     -         ok    ok    403      403     403     403      403     403
+editGroup       -         ok    ok    403      403     403     403      403     403
+deleteGroup     -         ok    ok    403      403     403     403      403     403
 listTokens      -         ok    ok    ok       ok      ok      ok       ok      ok
 createToken     self      422   ok    403      403     403     403      403     403
 createToken     another   ok    ok    404      403     404     404      404     404
@@ -355,12 +374,24 @@ createSnapshot  -         403   403   403      403     403     403      403     
 		"getUser":    func(who asker, what string) (string, string) { return user(who, what), "" },
 		"createUser": func(asker, string) (string, string) { return "", body(`{"name":%q}`, fresh("u")) },
 		"editUser": func(who asker, what string) (string, string) {
+			switch what {
+			case "named":
+				return user(who, "self"), `{"display_name":"Björk"}`
+			case "renamed":
+				return user(who, "another"), `{"display_name":"Björk"}`
+			}
 			role := "auditor"
 			if what == "self" && who.name == "admin" {
 				role = "admin" // or it could do nothing below
 			}
 			return user(who, what), body(`{"role":%q}`, role)
 		},
+		"getGroup":    func(asker, string) (string, string) { return s.group(fresh("g")), "" },
+		"createGroup": func(asker, string) (string, string) { return "", body(`{"name":%q}`, fresh("g")) },
+		"editGroup":   func(asker, string) (string, string) { return s.group(fresh("g")), `{"add":["person"]}` },
+		"deleteGroup": func(asker, string) (string, string) { return s.group(fresh("g")), "" },
+		"suspendUser": func(who asker, what string) (string, string) { return user(who, what), "" },
+		"resumeUser":  func(who asker, what string) (string, string) { return user(who, what), "" },
 		"deleteUser":  func(who asker, what string) (string, string) { return user(who, what), "" },
 		"createToken": func(who asker, what string) (string, string) { return "", body(`{"user":%q}`, user(who, what)) },
 		"revokeToken": func(who asker, what string) (string, string) { return s.token(user(who, what)).ID, "" },

@@ -84,6 +84,7 @@ var kinds = []struct {
 	{ops.ErrTooOften, http.StatusTooManyRequests, codeTooOften},
 	{ops.ErrChanged, http.StatusPreconditionFailed, codeChanged},
 	{ops.ErrDone, http.StatusConflict, codeDone},
+	{ops.ErrSuspended, http.StatusForbidden, codeForbidden}, // clients see ErrForbidden
 	{ops.ErrUnauthorized, http.StatusUnauthorized, codeUnauthorized},
 }
 
@@ -123,6 +124,7 @@ var shows = map[ops.Kind]string{
 	ops.KindDevice:   "weft-server devices list",
 	ops.KindKey:      "weft-server keys list",
 	ops.KindUser:     "weft-server users list",
+	ops.KindGroup:    "weft-server groups list",
 	ops.KindToken:    "weft-server tokens list",
 	ops.KindRequest:  "weft-server devices waiting",
 	ops.KindRelay:    "weft-server relays list",

@@ -16,6 +16,21 @@ type User struct {
 
 func viewUser(u store.User) User { return User{u, ops.UserRevision(u)} }
 
+// UserToDelete names a user, and says what becomes of its devices.
+type UserToDelete struct {
+	Word
+	DevicesTo     string `query:"devices_to" doc:"name of the user who gets the devices, which get new certificates; the keys are revoked"`
+	DeleteDevices bool   `query:"delete_devices" doc:"true deletes the devices and keys"`
+}
+
+// DeletedUser is a user that was deleted.
+type DeletedUser struct {
+	User
+	Devices  int      `json:"devices"`  // that were handed over or deleted
+	Keys     int      `json:"keys"`     // that were revoked or deleted
+	Warnings []string `json:"warnings"` // where the policy still names the user
+}
+
 // UserList is one page of users, by name.
 type UserList struct {
 	Users []User `json:"users"`
@@ -55,8 +70,18 @@ func (a *api) users() {
 			c.Name, c.Match = in.ID, match
 			return do(ctx, a, who, c, viewUser)
 		})
-	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user without devices and keys; its tokens end", "user.delete", 0},
+	add(a, operation{"POST", "/users/{id}/suspend", "suspendUser", "Sign a user out and have it do nothing until it is resumed: its tokens and keys are refused, its devices without tags reach nothing", "user.suspend", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
-			return do(ctx, a, who, ops.DeleteUser{Name: in.ID}, viewUser)
+			return do(ctx, a, who, ops.SuspendUser{Name: in.ID}, viewUser)
+		})
+	add(a, operation{"POST", "/users/{id}/resume", "resumeUser", "End the suspension of a user", "user.resume", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
+			return do(ctx, a, who, ops.ResumeUser{Name: in.ID}, viewUser)
+		})
+	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user; its tokens end, and nobody gets its name again. While it has devices or keys that is refused, unless the request says what becomes of them", "user.delete", 0},
+		func(ctx context.Context, who ops.Actor, in *UserToDelete) (DeletedUser, error) {
+			return do(ctx, a, who, ops.DeleteUser{Name: in.ID, DevicesTo: in.DevicesTo, DeleteDevices: in.DeleteDevices}, func(d ops.UserDeleted) DeletedUser {
+				return DeletedUser{viewUser(d.User), d.Devices, d.Keys, d.Warnings}
+			})
 		})
 }

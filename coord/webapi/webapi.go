@@ -73,6 +73,7 @@ func New(s *ops.Service, log *slog.Logger) http.Handler {
 	a.keys()
 	a.requests()
 	a.users()
+	a.groups()
 	a.signIn()
 	a.providers()
 	a.tokens()
@@ -289,6 +290,8 @@ func etag(v any) string {
 	case ops.AuditSettings:
 		return quoted(v.Revision)
 	case ops.DNSInfo:
+		return quoted(v.Revision)
+	case Group:
 		return quoted(v.Revision)
 	case User:
 		return quoted(v.Revision)

@@ -75,7 +75,41 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		_, err := c.CreateUser(t.Context(), ops.CreateUser{Name: "eve"})
 		return err
 	},
-	"deleteUser": func(t *testing.T, c *client.Client) error { _, err := c.DeleteUser(t.Context(), "eve"); return err },
+	"createGroup": func(t *testing.T, c *client.Client) error { _, err := c.CreateGroup(t.Context(), "family"); return err },
+	"getGroup":    func(t *testing.T, c *client.Client) error { _, err := c.Group(t.Context(), "staff"); return err },
+	"editGroup": func(t *testing.T, c *client.Client) error {
+		g, err := c.EditGroup(t.Context(), ops.EditGroup{Name: "staff", Add: []string{"paused"}})
+		if err == nil && !slices.Equal(g.Members, []string{"paused"}) {
+			t.Errorf("%+v", g)
+		}
+		return err
+	},
+	"listGroups": func(t *testing.T, c *client.Client) error {
+		list, err := c.Groups(t.Context())
+		if !slices.ContainsFunc(list, func(g webapi.Group) bool { return g.Name == "staff" }) {
+			t.Errorf("%+v", list)
+		}
+		return err
+	},
+	"deleteGroup": func(t *testing.T, c *client.Client) error { _, err := c.DeleteGroup(t.Context(), "goes"); return err },
+	"suspendUser": func(t *testing.T, c *client.Client) error {
+		u, err := c.SuspendUser(t.Context(), "paused")
+		if err == nil && u.Suspended == nil {
+			t.Errorf("%+v", u)
+		}
+		return err
+	},
+	"resumeUser": func(t *testing.T, c *client.Client) error {
+		u, err := c.ResumeUser(t.Context(), "paused")
+		if err == nil && u.Suspended != nil {
+			t.Errorf("%+v", u)
+		}
+		return err
+	},
+	"deleteUser": func(t *testing.T, c *client.Client) error {
+		_, err := c.DeleteUser(t.Context(), ops.DeleteUser{Name: "eve"})
+		return err
+	},
 	"editUser": func(t *testing.T, c *client.Client) error {
 		role := ops.RoleAuditor
 		u, err := c.EditUser(t.Context(), "svc", ops.EditUser{Role: &role})
@@ -93,7 +127,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 	"listUsers": func(t *testing.T, c *client.Client) error {
 		users, err := c.Users(t.Context())
-		if len(users) != 2 || !users[0].Owner {
+		if len(users) != 3 || !users[0].Owner {
 			t.Errorf("%+v", users)
 		}
 		return err
@@ -409,6 +443,15 @@ func filled(t testing.TB, o ops.Options) *site {
 	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "svc", Service: true}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "paused"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.SuspendUser{Name: "paused"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"staff", "goes"} {
+		s.group(name)
+	}
 	for _, w := range []ops.CreateWebhook{{URL: "https://127.0.0.1:1/", Allow: []string{"127.0.0.1"}}, {URL: "https://192.0.2.1/", Note: "gone"}} {
 		if _, err := ops.Do(t.Context(), s.Service, ops.Root(), w); err != nil {
 			t.Fatal(err)
@@ -506,7 +549,7 @@ func TestNobody(t *testing.T) {
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {
-			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "revertPolicy": `{"number":0}`, "createToken": `{"user":"svc"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
+			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "revertPolicy": `{"number":0}`, "createToken": `{"user":"svc"}`, "createGroup": `{"name":"x"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
 		}
 		w := httptest.NewRecorder()
 		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))
@@ -547,7 +590,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "/api/v1/keys", `{"note":"` + strings.Repeat("x", 10<<20) + `"}`, 413, "longer than 1048576 bytes"},
 		{"POST", "/api/v1/tokens", `{"user":"boss","endless":true,"life_seconds":"x"}`, 422, ""},
 		{"POST", "/api/v1/users", `{"name":"a b"}`, 422, "user name"},
-		{"POST", "/api/v1/users", `{"name":"x","role":"owner"}`, 422, ""},
+		{"POST", "/api/v1/users", `{"name":"x","role":"king"}`, 422, ""},
 		{"GET", "/api/v1/users?cursor=x", "", 422, "cursor"},
 		{"GET", "/api/v1/tokens?cursor=1", "", 422, "cursor"},
 		{"GET", "/api/v1/relays?cursor=.", "", 422, "cursor"},

@@ -119,3 +119,33 @@ CREATE INDEX user_groups_name ON user_groups (network_id, name);
 ALTER TABLE issued ADD COLUMN moved_at   INTEGER CHECK (moved_at > 0);  -- when such a change asked for it, NULL: something else did
 ALTER TABLE issued ADD COLUMN superseded INTEGER NOT NULL DEFAULT 0;    -- 1: of a revoked one: its device has another one, and was not deleted
 ALTER TABLE nodes  ADD COLUMN class_n    INTEGER NOT NULL DEFAULT 0;    -- change at which it came into its class, 0: when it joined
+
+-- The life of a person here: what they are called beside their word, and whether they
+-- may do anything at the moment.
+ALTER TABLE users ADD COLUMN display_name TEXT NOT NULL DEFAULT ''; -- for people to read; '' for the name
+ALTER TABLE users ADD COLUMN suspended_at INTEGER CHECK (suspended_at > 0); -- NULL: not
+
+-- What somebody has is counted for each row of a list of people.
+CREATE INDEX nodes_user ON nodes (network_id, user_id);
+
+-- Names of users that were deleted. Certificates carry them, so nobody gets one again.
+CREATE TABLE used_names (
+    network_id BLOB NOT NULL REFERENCES networks,
+    name       TEXT NOT NULL CHECK (name <> ''),
+    PRIMARY KEY (network_id, name)
+) WITHOUT ROWID;
+
+-- Who made a token or a key, and has seen it: '' for nobody who is in users.
+ALTER TABLE tokens ADD COLUMN made_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys   ADD COLUMN made_by TEXT NOT NULL DEFAULT '';
+CREATE INDEX tokens_made_by ON tokens (network_id, made_by) WHERE made_by <> '';
+CREATE INDEX keys_made_by ON keys (network_id, made_by) WHERE made_by <> '';
+
+-- Groups that the network's admins made. Only they say who is in one: what a provider calls
+-- the same counts for nothing.
+CREATE TABLE groups (
+    network_id BLOB    NOT NULL REFERENCES networks,
+    name       TEXT    NOT NULL CHECK (name <> ''),
+    created_at INTEGER NOT NULL CHECK (created_at > 0),
+    PRIMARY KEY (network_id, name)
+);

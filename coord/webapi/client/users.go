@@ -19,14 +19,15 @@ func (c *Client) Users(ctx context.Context) ([]webapi.User, error) {
 
 // User finds a user by name or id.
 func (c *Client) User(ctx context.Context, name string) (u webapi.User, err error) {
-	return u, c.ofUser(ctx, "GET", name, nil, nil, &u)
+	return u, c.ofUser(ctx, "GET", name, "", nil, nil, &u)
 }
 
-func (c *Client) ofUser(ctx context.Context, method, name string, header http.Header, in any, u *webapi.User) error {
+// ofUser asks for something about a user: rest is what follows its name in the path.
+func (c *Client) ofUser(ctx context.Context, method, name, rest string, header http.Header, in, u any) error {
 	if err := named("user", name); err != nil {
 		return err
 	}
-	return c.call(ctx, method, "/users/"+segment(name), header, in, u)
+	return c.call(ctx, method, "/users/"+segment(name)+rest, header, in, u)
 }
 
 // CreateUser makes a user.
@@ -38,12 +39,26 @@ func (c *Client) CreateUser(ctx context.Context, u ops.CreateUser) (made webapi.
 // EditUser changes what a user may do. With e.Match, only if the present revision
 // (webapi.User.Revision) is one of these. e.Name is not used.
 func (c *Client) EditUser(ctx context.Context, name string, e ops.EditUser) (u webapi.User, err error) {
-	return u, c.ofUser(ctx, "PATCH", name, ifMatch(e.Match), e, &u)
+	return u, c.ofUser(ctx, "PATCH", name, "", ifMatch(e.Match), e, &u)
 }
 
-// DeleteUser deletes a user, by name or id, without devices and keys.
-func (c *Client) DeleteUser(ctx context.Context, name string) (u webapi.User, err error) {
-	return u, c.ofUser(ctx, "DELETE", name, nil, nil, &u)
+// SuspendUser has a user, by name or id, do nothing until it is resumed.
+func (c *Client) SuspendUser(ctx context.Context, name string) (u webapi.User, err error) {
+	return u, c.ofUser(ctx, "POST", name, "/suspend", nil, nil, &u)
+}
+
+// ResumeUser ends the suspension of a user, by name or id.
+func (c *Client) ResumeUser(ctx context.Context, name string) (u webapi.User, err error) {
+	return u, c.ofUser(ctx, "POST", name, "/resume", nil, nil, &u)
+}
+
+// DeleteUser deletes the user d.Name (or id).
+func (c *Client) DeleteUser(ctx context.Context, d ops.DeleteUser) (u webapi.DeletedUser, err error) {
+	all := ""
+	if d.DeleteDevices {
+		all = "true"
+	}
+	return u, c.ofUser(ctx, "DELETE", d.Name, query("devices_to", d.DevicesTo, "delete_devices", all), nil, nil, &u)
 }
 
 // LoginLink makes a sign-in link for a user, "" for the network's owner.
