@@ -24,9 +24,6 @@ type Code struct {
 	fixed []bool // patterns, which are not masked
 }
 
-// Size is the length of a side in modules.
-func (c *Code) Size() int { return c.size }
-
 // Dark reports whether the module in column x and row y is dark; those around the code
 // are not.
 func (c *Code) Dark(x, y int) bool {

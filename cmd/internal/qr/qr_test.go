@@ -22,16 +22,16 @@ func TestEncode(t *testing.T) {
 			t.Errorf("%d bytes: %v", n, err)
 			continue
 		}
-		if got.Size() != want.Bounds().Dx() {
-			t.Errorf("%d bytes: %d modules a side, want %d", n, got.Size(), want.Bounds().Dx())
+		if got.size != want.Bounds().Dx() {
+			t.Errorf("%d bytes: %d modules a side, want %d", n, got.size, want.Bounds().Dx())
 			continue
 		}
-		version := (got.Size() - 17) / 4
+		version := (got.size - 17) / 4
 		mask := -1
 		for m := range 8 {
 			c, same := encode(text, version, m), true
-			for y := range c.Size() {
-				for x := range c.Size() {
+			for y := range c.size {
+				for x := range c.size {
 					r, _, _, _ := want.At(x, y).RGBA()
 					same = same && c.Dark(x, y) == (r == 0)
 				}
@@ -61,12 +61,12 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(c.Terminal(), "\n"), "\n")
-	for y := -2; y < c.Size()+2; y++ {
+	for y := -2; y < c.size+2; y++ {
 		row := []rune(strings.TrimSuffix(strings.TrimPrefix(lines[(y+2)/2], "\x1b[97;40m"), "\x1b[0m"))
-		if len(row) != c.Size()+4 {
-			t.Fatalf("line %d has %d columns, want %d", (y+2)/2, len(row), c.Size()+4)
+		if len(row) != c.size+4 {
+			t.Fatalf("line %d has %d columns, want %d", (y+2)/2, len(row), c.size+4)
 		}
-		for x := -2; x < c.Size()+2; x++ {
+		for x := -2; x < c.size+2; x++ {
 			light := map[rune][2]bool{'█': {true, true}, '▀': {true, false}, '▄': {false, true}, ' ': {}}[row[x+2]][(y+2)%2]
 			if light == c.Dark(x, y) {
 				t.Fatalf("module %d,%d: light %v, dark %v", x, y, light, c.Dark(x, y))
