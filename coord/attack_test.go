@@ -332,7 +332,7 @@ func TestRollingDeadlines(t *testing.T) {
 			lines := bufio.NewScanner(res.Body)
 			event := func() string {
 				for lines.Scan() {
-					if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+					if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok && name != "pulse" {
 						return name
 					}
 				}

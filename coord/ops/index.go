@@ -28,7 +28,7 @@ type index struct {
 	people  map[string]policy.Person // by id of the user
 	// audience is whom the policy lets in, of these people and tags.
 	audience *policy.Audience
-	tags     map[string]bool // of all classes
+	tags     map[string]bool // of all classes, also those that no device has any more
 	nodes    map[cert.NodeID]entry
 	classes  map[string]*class
 	list     []*class               // by number; only appended to
