@@ -31,6 +31,18 @@ func TestSuspendedIsCut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	haveRules := func() {
+		t.Helper()
+		eventually(t, 20*time.Second, "all have the rules", func() bool {
+			for _, n := range []*node{pi, laptop, cam} {
+				if n.Versions().Config != w.svc.Versions(n.id()).Config {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	haveRules()
 	type conn interface {
 		io.ReadWriteCloser
 		SetDeadline(time.Time) error
@@ -64,8 +76,6 @@ func TestSuspendedIsCut(t *testing.T) {
 	if _, err := ops.Do(t.Context(), w.svc, ops.Root(), ops.ResumeUser{Name: "admin"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "all have the rules", func() bool {
-		return pi.Versions().Config == w.svc.Versions(pi.id()).Config && laptop.Versions().Config == w.svc.Versions(laptop.id()).Config
-	})
+	haveRules()
 	dial(laptop, "kitchen-pi")
 }

@@ -203,7 +203,7 @@ func devicesEditCmd() *cobra.Command {
 				d, err := adm.EditDevice(ctx, a[0], e)
 				kind := "no tags"
 				if len(d.Tags) > 0 {
-					kind = "the tags " + strings.Join(d.Tags, ", ")
+					kind = plural(len(d.Tags), "the tag") + " " + strings.Join(d.Tags, ", ")
 				}
 				return report(cmd, *asJSON, d, err, "%s belongs to %s and has %s; it fetches its new certificate when it is online", called(d), d.User, kind)
 			})

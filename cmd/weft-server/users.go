@@ -207,7 +207,7 @@ func usersDeleteCmd() *cobra.Command {
 			case d.DeleteDevices:
 				said += fmt.Sprintf(", with %s and %s", count(u.Devices, "device"), count(u.Keys, "key"))
 			default:
-				said += fmt.Sprintf("; %s belong to %s now, and %s were revoked", count(u.Devices, "device"), cli.Plain(d.DevicesTo), count(u.Keys, "key"))
+				said += fmt.Sprintf("; %s has got %s, and revoked: %s", cli.Plain(d.DevicesTo), count(u.Devices, "device"), count(u.Keys, "key"))
 			}
 			for _, w := range u.Warnings {
 				said += "\nweft-server: the policy still names " + u.Name + ": " + w

@@ -248,7 +248,7 @@ func (tx *Tx) undecided(a ask) error {
 	}
 	switch state {
 	case api.AskApproved:
-		return fmt.Errorf("this device was let in already%s: %w", byWhom(by), ErrTaken)
+		return inTheWay("this device was let in already%s", byWhom(by))
 	case api.AskDenied:
 		return refusedAlready(by)
 	}
@@ -256,7 +256,7 @@ func (tx *Tx) undecided(a ask) error {
 }
 
 func refusedAlready(by string) error {
-	return fmt.Errorf("this device was refused already%s; it can ask again: %w", byWhom(by), ErrTaken)
+	return inTheWay("this device was refused already%s; it can ask again", byWhom(by))
 }
 
 func byWhom(by string) string {

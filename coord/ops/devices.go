@@ -31,6 +31,11 @@ func Invalid(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrInvalid}
 }
 
+// inTheWay returns an ErrTaken whose text is only what is in the way.
+func inTheWay(format string, args ...any) error {
+	return wordedError{fmt.Sprintf(format, args...), ErrTaken}
+}
+
 func tooOften(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrTooOften}
 }

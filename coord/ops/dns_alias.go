@@ -45,14 +45,14 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 		if opDeviceRead.authorize(tx.actor, deviceTarget(node)) != nil { // whose it is, is not for the actor to know
 			return fmt.Errorf("name %q: %w", name, ErrTaken)
 		}
-		return fmt.Errorf("%s was the name of %s and leads to it until %s; end that with: weft-server dns aliases remove %s: %w",
-			name, node.Name, a.Until.Format(time.DateOnly), name, ErrTaken)
+		return inTheWay("%s was the name of %s and leads to it until %s; end that with: weft-server dns aliases remove %s",
+			name, node.Name, a.Until.Format(time.DateOnly), name)
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
 	record, err := tx.HasRecord(s.network, name)
 	if err == nil && record {
-		err = fmt.Errorf("a record answers for %s; remove it with: weft-server dns records remove %s: %w", name, name, ErrTaken)
+		err = inTheWay("a record answers for %s; remove it with: weft-server dns records remove %s", name, name)
 	}
 	return err
 }

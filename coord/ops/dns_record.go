@@ -3,7 +3,6 @@ package ops
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -58,12 +57,12 @@ func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
 		return r, nil
 	}
 	if node, err := tx.NodeByName(s.network, r.Name); err == nil {
-		return r, fmt.Errorf("%s is the name of a device (%s), which wins over a record; rename the device, or allow it for the time when it is gone (--shadow): %w", r.Name, node.IPv4, ErrTaken)
+		return r, inTheWay("%s is the name of a device (%s), which wins over a record; rename the device, or allow it for the time when it is gone (--shadow)", r.Name, node.IPv4)
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return r, err
 	}
 	if a, err := tx.Alias(s.network, r.Name); err == nil {
-		return r, fmt.Errorf("%s still leads to a device that had this name, until %s; end that with: weft-server dns aliases remove %s: %w", r.Name, a.Until.Format(time.DateOnly), r.Name, ErrTaken)
+		return r, inTheWay("%s still leads to a device that had this name, until %s; end that with: weft-server dns aliases remove %s", r.Name, a.Until.Format(time.DateOnly), r.Name)
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return r, err
 	}

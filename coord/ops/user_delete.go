@@ -52,7 +52,7 @@ func (c DeleteUser) run(tx *Tx) (UserDeleted, error) {
 	case c.DeleteDevices:
 		err = tx.deleteDevices(u)
 	default:
-		err = fmt.Errorf("%s still owns %s; hand them over: weft-server users delete %[1]s --devices-to NAME; or delete them: weft-server users delete %[1]s --delete-devices: %[3]w", u.Name, belongings(out.Devices, out.Keys), ErrTaken)
+		err = inTheWay("%s still owns %s; hand them over: weft-server users delete %[1]s --devices-to NAME; or delete them: weft-server users delete %[1]s --delete-devices", u.Name, belongings(out.Devices, out.Keys))
 	}
 	if err != nil {
 		return out, err

@@ -98,7 +98,7 @@ func (tx *Tx) makeUser(u store.User) error {
 	err := tx.Tx.CreateUser(tx.s.network, u)
 	if errors.Is(err, ErrTaken) {
 		if used, e := tx.NameUsed(tx.s.network, u.Name); e == nil && used {
-			return fmt.Errorf("user %s: somebody who was deleted had this name, and certificates may still carry it: %w", u.Name, ErrTaken)
+			return inTheWay("user %s: somebody who was deleted had this name, and certificates may still carry it; take another one", u.Name)
 		}
 		return About(KindUser, u.Name, ErrTaken)
 	}
