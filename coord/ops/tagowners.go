@@ -36,13 +36,13 @@ func (tx *Tx) mayTag(tags []string) error {
 		if owns || operates {
 			continue
 		}
-		who := "nobody"
+		who := "only owners and admins"
 		if list := p.TagOwners[tag]; len(list) > 0 && opPolicyRead.asks(a) == nil {
-			who = "only " + strings.Join(list[:min(len(list), 10)], ", ")
+			who += " and " + strings.Join(list[:min(len(list), 10)], ", ")
 		} else if len(list) > 0 {
-			who = "only others"
+			who += " and whom the policy lists"
 		}
-		return fmt.Errorf("%s: %s but owners and admins may give or take the tag %s; they can add you in the policy, under tagOwners: %w", tx.op.Name, who, tag, ErrForbidden)
+		return fmt.Errorf("%s: %s may give or take the tag %s; owners and admins can add you in the policy, under tagOwners: %w", tx.op.Name, who, tag, ErrForbidden)
 	}
 	return nil
 }
