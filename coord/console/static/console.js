@@ -135,15 +135,14 @@ function failed(ctx, why) {
   };
 }
 
-// A list that was fetched anew for other reasons is asked for what the search field says, if
-// that request has failed: once for each text.
-let asked;
+// A search that failed is made again when the list is next fetched for another reason, which
+// says that the server is back.
+let lost = false;
 
 function askAgain() {
   const [q, list] = [document.getElementById("q"), document.getElementById("devices")];
-  if (!q || !list || asked === q.value) return;
-  if ((new URL(list.getAttribute("hx-get"), location).searchParams.get("q") ?? "") === q.value.trim()) return;
-  asked = q.value;
+  if (!lost || !q || !list) return;
+  lost = false;
   htmx.ajax("GET", q.getAttribute("hx-get"), { source: q, target: list });
 }
 
@@ -200,7 +199,6 @@ document.addEventListener("click", (e) => {
 });
 document.addEventListener("input", (e) => {
   if (e.target.dataset.mustBe) checkName(e.target);
-  if (e.target.id === "q") asked = undefined;
 });
 document.addEventListener("keydown", (e) => {
   // "/" goes to the search field, as in many lists.
@@ -246,7 +244,10 @@ document.addEventListener("htmx:response:error", (e) => {
   if (status === 404) say("This is not there any more.");
   else failed(e.detail.ctx, "The server could not do that.");
 });
-document.addEventListener("htmx:error", (e) => failed(e.detail?.ctx, "The server did not answer. What is shown is from before."));
+document.addEventListener("htmx:error", (e) => {
+  if (e.detail?.ctx?.sourceElement?.id === "q") lost = true;
+  failed(e.detail?.ctx, "The server did not answer. What is shown is from before.");
+});
 // Old rows do not pass for the answer to a new question.
 document.addEventListener("htmx:before:request", (e) => {
   const { sourceElement: from, target } = e.detail?.ctx ?? {};
@@ -254,7 +255,10 @@ document.addEventListener("htmx:before:request", (e) => {
 });
 document.addEventListener("htmx:finally:request", (e) => {
   const { sourceElement: from, target, status } = e.detail?.ctx ?? {};
-  if (from?.id === "q" && target instanceof Element && !String(status).startsWith("error")) delete target.dataset.waiting;
+  if (from?.id === "q" && target instanceof Element && !String(status).startsWith("error")) {
+    delete target.dataset.waiting;
+    lost = false;
+  }
 });
 document.addEventListener("htmx:after:swap", () => {
   wake(document);
