@@ -130,15 +130,19 @@ func (t *Table) Receives(ctx context.Context, id cert.NodeID, since time.Time) b
 
 // askOver returns the session with a peer, nil if there is none, and how long an answer
 // may take.
-func (t *Table) askOver(id cert.NodeID) (s *intro.Session, answer time.Duration) {
-	t.inLoop(func() error {
+func (t *Table) askOver(id cert.NodeID) (*intro.Session, time.Duration) {
+	type over struct {
+		s      *intro.Session
+		answer time.Duration
+	}
+	o, _ := fromLoop(t, func() (o over) {
 		if q := t.table[id]; q != nil {
-			s, answer = q.session, q.trip.Wait(askedAnswer, answerMost)
+			o = over{q.session, q.trip.Wait(askedAnswer, answerMost)}
 			q.asks(time.Now())
 		}
-		return nil
+		return o
 	})
-	return s, answer
+	return o.s, o.answer
 }
 
 // pinged pings a peer over the session and records the result.
@@ -187,12 +191,12 @@ func (t *Table) Took(id cert.NodeID, d time.Duration) {
 }
 
 // TripTo returns how long answers of a peer take, 0 if unknown.
-func (t *Table) TripTo(id cert.NodeID) (trip time.Duration) {
-	t.inLoop(func() error {
+func (t *Table) TripTo(id cert.NodeID) time.Duration {
+	trip, _ := fromLoop(t, func() time.Duration {
 		if q := t.table[id]; q != nil {
-			trip = q.trip.Trip()
+			return q.trip.Trip()
 		}
-		return nil
+		return 0
 	})
 	return min(trip, answerMost)
 }

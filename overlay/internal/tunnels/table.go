@@ -265,17 +265,27 @@ func (t *Table) hint(f func()) {
 	}
 }
 
-// inLoop runs f in the owner's goroutine and waits for its result.
+// inLoop runs f in the owner's goroutine and waits for its result. After ErrDown f may still
+// run: the caller uses nothing that f sets.
 func (t *Table) inLoop(f func() error) error {
-	done := make(chan error, 1)
+	if err, ok := fromLoop(t, f); ok {
+		return err
+	}
+	return ErrDown
+}
+
+// fromLoop runs f in the owner's goroutine and returns what it returns, or not ok once the
+// node is going down.
+func fromLoop[T any](t *Table, f func() T) (v T, ok bool) {
+	done := make(chan T, 1)
 	if !t.do(func() { done <- f() }) {
-		return ErrDown
+		return v, false
 	}
 	select {
-	case err := <-done:
-		return err
+	case v = <-done:
+		return v, true
 	case <-t.ctx.Done():
-		return ErrDown
+		return v, false
 	}
 }
 

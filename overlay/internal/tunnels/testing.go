@@ -56,12 +56,12 @@ func (t *Table) HeldEarly(id cert.NodeID) (senders int, held bool) {
 }
 
 // BootOf returns the boot id that a peer has sent, 0 if there is none.
-func (t *Table) BootOf(id cert.NodeID) (boot uint64) {
-	t.inLoop(func() error {
+func (t *Table) BootOf(id cert.NodeID) uint64 {
+	boot, _ := fromLoop(t, func() uint64 {
 		if q := t.table[id]; q != nil {
-			boot = q.hello.Boot
+			return q.hello.Boot
 		}
-		return nil
+		return 0
 	})
 	return boot
 }
