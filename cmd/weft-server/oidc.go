@@ -208,7 +208,7 @@ func oidcPeopleCmd() *cobra.Command {
 func oidcApproveCmd() *cobra.Command {
 	var user string
 	cmd := identityVerb("approve ID [--user NAME]", "Approve somebody who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
-		return c.Approve(ctx, id, user)
+		return c.ApproveIdentity(ctx, id, user)
 	})
 	cmd.Flags().StringVar(&user, "user", "", "the user that it is, who is made if there is none (default: after what the provider says)")
 	cmd.Flags().SetAnnotation("user", noEnv, nil)
@@ -217,7 +217,7 @@ func oidcApproveCmd() *cobra.Command {
 
 func oidcDenyCmd() *cobra.Command {
 	return identityVerb("deny ID", "Forget somebody who waits or was approved, and sign them out", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
-		return c.Deny(ctx, id)
+		return c.DenyIdentity(ctx, id)
 	})
 }
 

@@ -61,7 +61,7 @@ func (c *Console) approvePerson(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.decided(v, ops.Approve{ID: id, User: strings.TrimSpace(cut(v.r.PostForm.Get("user"), 200))})
+	return c.decided(v, ops.ApproveIdentity{ID: id, User: strings.TrimSpace(cut(v.r.PostForm.Get("user"), 200))})
 }
 
 // denyPerson forgets somebody.
@@ -70,7 +70,7 @@ func (c *Console) denyPerson(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.decided(v, ops.Deny{ID: id})
+	return c.decided(v, ops.DenyIdentity{ID: id})
 }
 
 func (c *Console) decided(v *visit, command ops.Command[store.Identity]) error {

@@ -226,7 +226,7 @@ func TestProvider(t *testing.T) {
 	if err != nil || len(waiting) != 1 || waiting[0].User != "" || waiting[0].Subject != "subject-1" || waiting[0].Mail != "admin@example.org" {
 		t.Fatalf("%+v, %v", waiting, err)
 	}
-	i, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.Approve{ID: waiting[0].ID})
+	i, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.ApproveIdentity{ID: waiting[0].ID})
 	if err != nil || i.User != "admin-2" {
 		t.Fatalf("%+v, %v", i, err)
 	}
@@ -464,10 +464,10 @@ func TestProviderDemanded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.Approve{ID: waiting[0].ID, User: "admin"}); err != nil {
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.ApproveIdentity{ID: waiting[0].ID, User: "admin"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.Approve{ID: waiting[0].ID, User: "admin"}); !errors.Is(err, ops.ErrTaken) {
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.ApproveIdentity{ID: waiting[0].ID, User: "admin"}); !errors.Is(err, ops.ErrTaken) {
 		t.Errorf("approved twice: %v", err)
 	}
 	on := true
@@ -491,7 +491,7 @@ func TestProviderDemanded(t *testing.T) {
 	b.get("/devices").want(t, 200)
 	b.get("/account").want(t, 200, "another provider and a code")
 	// Whoever is forgotten is out, and waits again.
-	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.Deny{ID: waiting[0].ID}); err != nil {
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.DenyIdentity{ID: waiting[0].ID}); err != nil {
 		t.Fatal(err)
 	}
 	b.get("/devices").want(t, 401)

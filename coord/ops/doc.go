@@ -62,7 +62,8 @@
 //	once.go       repeated requests with an idempotency key
 //	signin.go     signing in, with a link or a password
 //	factor.go     codes beside the password, and recovery codes; totp.go makes them
-//	oidc.go       people who sign in elsewhere: providers, who waits, groups
+//	oidc.go       people who sign in elsewhere: oidc_provider.go where, oidc_identity.go
+//	              who waits for approval
 //	passkey.go    passkeys: whose, for which domain, and whether one was copied
 //	signin_settings.go  what the network demands of who signs in
 //	fresh.go      what wants a recent sign-in

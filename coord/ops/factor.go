@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -320,4 +321,37 @@ func (c ResetFactors) run(tx *Tx) (store.User, error) {
 	}
 	tx.did(userTarget(u), before.record(), Factors{}.record())
 	return u, nil
+}
+
+// ProveCode has a session be as good as its network demands, with a code: for who has
+// signed in elsewhere.
+type ProveCode struct {
+	Code    string
+	Session [32]byte
+}
+
+func (ProveCode) operation() *Operation { return opFactorProve }
+
+func (c ProveCode) run(tx *Tx) (none struct{}, err error) {
+	u, err := tx.self()
+	if err != nil {
+		return none, err
+	}
+	session, err := tx.ownSession(u, c.Session)
+	if err != nil {
+		return none, err
+	}
+	if _, err := tx.TOTP(tx.s.network, u.ID); err != nil {
+		return none, fmt.Errorf("codes: %w", err)
+	}
+	with, err := tx.proveCode(u, session.Method, cmp.Or(c.Code, " "))
+	if err != nil {
+		return none, err
+	}
+	if err := tx.SetSessionMethod(tx.s.network, u.ID, session.Hash, with); err != nil {
+		return none, err
+	}
+	session.Method = with
+	tx.did(userTarget(u), nil, browserOf(session))
+	return none, nil
 }

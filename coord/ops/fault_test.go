@@ -441,8 +441,8 @@ var faultyCommands = []faultyCommand{
 	{opSessionExtend, withProvider, as(ofServer, func(*faulty) Command[struct{}] {
 		return ExtendSession{Hash: HashToken("ben"), Who: foreigner("ben", true)}
 	})},
-	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return Approve{ID: f.identity("anna")} })},
-	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return Deny{f.identity("ben")} })},
+	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return ApproveIdentity{ID: f.identity("anna")} })},
+	{opIdentityDecide, withProvider, as(root, func(f *faulty) Command[store.Identity] { return DenyIdentity{f.identity("ben")} })},
 
 	{opRefusals, func(f *faulty) {
 		f.Refused(f.admin, SignIn{}, store.User{ID: f.admin.UserID, Name: firstUser}, "wrong password")

@@ -72,12 +72,12 @@ func (a *api) providers() {
 			return IdentityList{append([]store.Identity{}, list...)}, err
 		})
 	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Approve somebody who waits, as a new user or an existing one", "identity.decide user.create", 0},
-		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.Approve) (store.Identity, error) {
+		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.ApproveIdentity) (store.Identity, error) {
 			body.ID = in.ID
 			return do(ctx, a, who, body, same)
 		})
 	add(a, operation{"DELETE", "/identities/{id}", "denyIdentity", "Forget somebody, who waits again or is signed out then", "identity.decide", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Identity, error) {
-			return do(ctx, a, who, ops.Deny{ID: in.ID}, same)
+			return do(ctx, a, who, ops.DenyIdentity{ID: in.ID}, same)
 		})
 }

@@ -305,14 +305,14 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"approveIdentity": func(t *testing.T, c *client.Client) error {
-		i, err := c.Approve(t.Context(), identity(t, c, "stays"), "admin")
+		i, err := c.ApproveIdentity(t.Context(), identity(t, c, "stays"), "admin")
 		if i.User != "admin" {
 			t.Errorf("%+v", i)
 		}
 		return err
 	},
 	"denyIdentity": func(t *testing.T, c *client.Client) error {
-		_, err := c.Deny(t.Context(), identity(t, c, "goes"))
+		_, err := c.DenyIdentity(t.Context(), identity(t, c, "goes"))
 		return err
 	},
 	"revokeKey": func(t *testing.T, c *client.Client) error {

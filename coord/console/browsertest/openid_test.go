@@ -190,7 +190,7 @@ func TestOpenID(t *testing.T) {
 	if err != nil || len(waiting) != 1 || waiting[0].Issuer != work.issuer || waiting[0].Subject != "subject-1" || waiting[0].Name != "alice" || waiting[0].Mail != mail {
 		t.Fatalf("%+v, %v", waiting, err)
 	}
-	if _, err := ops.Do(t.Context(), network.Service, ops.Root(), ops.Approve{ID: waiting[0].ID}); err != nil {
+	if _, err := ops.Do(t.Context(), network.Service, ops.Root(), ops.ApproveIdentity{ID: waiting[0].ID}); err != nil {
 		t.Fatal(err)
 	}
 	answer := alice.ask(work, "work", "alice")

@@ -55,17 +55,17 @@ func (c *Client) Identities(ctx context.Context) ([]store.Identity, error) {
 	return list.Identities, err
 }
 
-// Approve approves somebody who waits, as a user ("" for a new one after what the provider says).
-func (c *Client) Approve(ctx context.Context, id, user string) (i store.Identity, err error) {
+// ApproveIdentity approves somebody who waits, as a user ("" for a new one after what the provider says).
+func (c *Client) ApproveIdentity(ctx context.Context, id, user string) (i store.Identity, err error) {
 	if err := named("identity", id); err != nil {
 		return i, err
 	}
-	err = c.call(ctx, "POST", "/identities/"+segment(id)+"/approve", nil, ops.Approve{User: user}, &i)
+	err = c.call(ctx, "POST", "/identities/"+segment(id)+"/approve", nil, ops.ApproveIdentity{User: user}, &i)
 	return i, err
 }
 
-// Deny forgets somebody.
-func (c *Client) Deny(ctx context.Context, id string) (i store.Identity, err error) {
+// DenyIdentity forgets somebody.
+func (c *Client) DenyIdentity(ctx context.Context, id string) (i store.Identity, err error) {
 	if err := named("identity", id); err != nil {
 		return i, err
 	}
