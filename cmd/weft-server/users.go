@@ -17,7 +17,7 @@ func usersCmd() *cobra.Command {
 	cmd := group("users", "List, create, edit, suspend and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersSuspendCmd(), usersResumeCmd(), usersDeleteCmd(), usersResetCmd())
 	cmd.Long = `Lists, creates, edits, suspends and deletes users: people, who sign in to the console with a
 link, and services, which use the API with tokens. A member sees the devices and
-keys that belong to it; an auditor sees everything; an operator also changes
+keys that it owns; an auditor sees everything; an operator also changes
 devices and keys of everybody; an admin changes everything but owners; an owner
 changes everything. The last owner stays.
 
@@ -173,7 +173,7 @@ func usersSuspendCmd() *cobra.Command {
 	return userVerb("suspend NAME", "Sign a user out everywhere and refuse what it does, until it is resumed; its devices without tags reach nothing", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			u, err := c.SuspendUser(ctx, name)
-			return u, fmt.Sprintf("%s is suspended: it is signed out, its tokens and keys and those that it made are refused, and its devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
+			return u, fmt.Sprintf("%s is suspended: signed out, with tokens and keys refused, also those made for others; devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
 		})
 }
 
@@ -181,7 +181,7 @@ func usersResumeCmd() *cobra.Command {
 	return userVerb("resume NAME", "End the suspension of a user", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			u, err := c.ResumeUser(ctx, name)
-			return u, fmt.Sprintf("%s may do again what %s may; it has to sign in anew", u.Name, withArticle(u.Role)), err
+			return u, fmt.Sprintf("%s may do again what %s may, after signing in anew", u.Name, withArticle(u.Role)), err
 		})
 }
 
