@@ -217,23 +217,26 @@ func TestAsleep(t *testing.T) {
 	for _, by := range []time.Duration{10 * time.Minute, time.Second, -time.Second, -10 * time.Minute} {
 		w := newWire()
 		a, b := newNode(t, w, 1), newNode(t, w, 2)
-		a.introduce(b, 1)
-		a.both(b, 1)
-		a.wall.Add(int64(100 * time.Millisecond)) // less than counts
-		a.both(b, 2)
 		var sealed atomic.Int32
-		count := func(from, _ cert.NodeID, _ []byte) bool {
+		w.lose(func(from, _ cert.NodeID, _ []byte) bool {
 			if from == a.id {
 				sealed.Add(1)
 			}
 			return false
-		}
+		})
+		a.introduce(b, 1)
+		a.both(b, 1)
+		a.wall.Add(int64(100 * time.Millisecond)) // less than counts
+		a.both(b, 2)
+		// Two packets, and the empty one of the caller, which another goroutine sends.
+		hosttest.WaitFor(t, "all is sent", func() bool { return sealed.Load() == 3 })
+		sealed.Store(0)
 		a.wall.Add(int64(by))
-		w.lose(count)
 		a.net.Out <- a.udp(b, 3)
 		<-a.jumped
 		a.net.Out <- a.udp(b, 4)
 		a.net.Out <- a.udp(b, 5)
+		a.net.Idle() // both are held
 		b.ping(a, 6)
 		if sealed.Load() != 0 {
 			t.Fatalf("%v: %d datagrams were sealed", by, sealed.Load())

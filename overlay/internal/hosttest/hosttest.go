@@ -142,8 +142,12 @@ func (n *Net) WakeRead() {
 	}
 }
 
-// Idle waits until whoever reads packets has sent those that it took before. One reader only.
+// Idle waits until whoever reads packets has taken those in Out, and has sent or held them.
+// One reader only.
 func (n *Net) Idle() {
+	for len(n.Out) > 0 {
+		time.Sleep(100 * time.Microsecond)
+	}
 	// A second wake fits when the first one was taken, which a Read after those packets did.
 	for range 2 {
 		n.wakes <- struct{}{}
