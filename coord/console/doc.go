@@ -15,13 +15,18 @@
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
 // (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
-// its connection test: connection.go), access.go (access_check.go: what a policy
-// would change; access_can.go: may one reach another), dns.go, join.go, approve.go, keys.go, activity.go
-// (activity_change.go: what a record changed; activity_export.go, activity_verify.go),
-// introductions.go, account.go, signin.go, code.go, factor.go, passkey.go, oidc.go.
-// view.go draws the page; assets.go serves its style sheet and scripts. Live pages hold one stream (events.go), which only names what
-// changed; the page then fetches its own address again and replaces the changed part, so
-// each thing is drawn by one function, and nothing has to be replayed.
+// its connection test: connection.go; who reaches it: reach.go), access.go
+// (access_check.go: what a policy would change; access_can.go: may one reach another),
+// dns.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
+// changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
+// code.go, factor.go, passkey.go, oidc.go, identities.go (who waits for approval), again.go
+// (a recent sign-in). view.go draws the page, and compress.go says which pages are
+// compressed; assets.go serves style sheet and scripts.
+//
+// Live pages hold one stream (events.go), which only names what changed; the page then
+// fetches its own address again and replaces the changed part, so each thing is drawn by
+// one function, and nothing has to be replayed. static/console.js says so when the stream
+// is silent, and keeps what was typed when the session ends.
 //
 // Every page and every form works without JavaScript. Every string from a device or a
 // browser goes through clean (text.go) before a template gets it, and html/template
