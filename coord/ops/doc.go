@@ -77,6 +77,8 @@
 //	policy_check.go    who would gain and lose access by a policy
 //	policy_history.go  earlier policies, and putting one into force again
 //	policy_can.go      may one reach another, and by which rule
+//	policy_reach.go    all that somebody reaches, and all who reach a device
+//	tagowners.go       who may give a tag, or take it away
 //	policy_world.go    the network as package policy sees it
 //	webhooks.go   listing and showing webhooks
 //	webhook_edit.go    making, changing and deleting webhooks; webhook_secret.go: their

@@ -2,7 +2,8 @@
 // network, its users, keys, nodes, issued serials, sessions and the audit. It is the
 // source of truth for all of them.
 //
-// Each kind of row has a file: network.go, user.go, key.go, token.go, node.go with
+// Each kind of row has a file: network.go, user.go with group.go, factor.go, passkey.go,
+// oidc.go and browser.go (what people sign in with), key.go, token.go, node.go with
 // certificate.go and name.go, addr.go, dns.go, relay.go, policy.go, audit.go with
 // introduction.go, webhook.go, change.go (the table of changes), done.go (results of
 // requests with an idempotency key). prune.go deletes rows that are no longer needed, and

@@ -9,8 +9,8 @@
 //	once.go     requests with an idempotency key, which are done once
 //	socket.go   the unix socket in the data directory, whose users are root
 //	public.go   the public site: tokens, and limits on the rate of requests
-//	devices.go, requests.go, keys.go, users.go, tokens.go, dns.go, network.go, policy.go, audit.go,
-//	webhooks.go  the operations
+//	devices.go, requests.go, keys.go, users.go, groups.go, tokens.go, signin.go, oidc.go,
+//	dns.go, network.go, policy.go, audit.go, webhooks.go  the operations
 //
 // The transport says who sends a request (WithActor), and coord/ops decides what that
 // actor may do: each operation here names its rows of ops.Operations. A new operation
