@@ -118,6 +118,8 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"reach", "admin", "reach/1"},
 		{"login-link", "", "login-link/1"},
 		{"users create", "alice", "user/1"},
+		{"users invite", "ivy --role auditor", "invitation/1"},
+		{"users revoke-invitation", "ivy", "user/1"},
 		{"users list", "", "users/1"},
 		{"users", "", "users/1"},
 		{"users reset-second-factor", "alice", "user/1"},

@@ -1,21 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/cmd/internal/cli"
+	"weft/cmd/internal/qr"
 	"weft/coord/ops"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
 )
 
 func usersCmd() *cobra.Command {
-	cmd := group("users", "List, create, edit, suspend and delete users", usersListCmd(), usersCreateCmd(), usersEditCmd(), usersSuspendCmd(), usersResumeCmd(), usersDeleteCmd(), usersResetCmd())
-	cmd.Long = `Lists, creates, edits, suspends and deletes users: people, who sign in to the console with a
+	cmd := group("users", "List, invite, create, edit, suspend and delete users", usersListCmd(), usersInviteCmd(), usersUninviteCmd(), usersCreateCmd(), usersEditCmd(), usersSuspendCmd(), usersResumeCmd(), usersDeleteCmd(), usersResetCmd())
+	cmd.Long = `Lists, invites, creates, edits, suspends and deletes users: people, who sign in to the console with a
 link, and services, which use the API with tokens. A member sees the devices and
 keys that it owns; an auditor sees everything; an operator also changes
 devices and keys of everybody; an admin changes everything but owners; an owner
@@ -24,8 +27,7 @@ changes everything. The last owner stays.
 The name of a user is in certificates and in the policy: it never changes, and nobody
 gets it again. What people read is the display name.
 
-  weft-server users create alice --display-name "Alice Björk"
-  weft-server login-link --user alice
+  weft-server users invite alice --display-name "Alice Björk"
   weft-server keys create --user alice
   weft-server users create deploy --service --role operator --tag camera
   weft-server tokens create deploy
@@ -50,9 +52,9 @@ func usersListCmd() *cobra.Command {
 				if *asJSON {
 					return cli.PrintObject(cmd.OutOrStdout(), "users/1", map[string]any{"users": users})
 				}
-				rows := [][]string{{"NAME", "DISPLAY NAME", "KIND", "ROLE", "STATE", "CREATED"}}
+				rows := [][]string{{"NAME", "DISPLAY NAME", "KIND", "ROLE", "STATE", "DEVICES", "LAST SIGN-IN", "CREATED"}}
 				for _, u := range users {
-					rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u), userState(u), when(&u.Created)})
+					rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u.User), userState(u), strconv.Itoa(u.Devices), when(u.SignedIn), when(&u.Created)})
 				}
 				return table(cmd.OutOrStdout(), rows)
 			})
@@ -71,9 +73,12 @@ func roleOf(u webapi.User) string {
 }
 
 // userState is whether a user may do anything.
-func userState(u webapi.User) string {
-	if u.Suspended != nil {
+func userState(u webapi.UserRow) string {
+	switch {
+	case u.Suspended != nil:
 		return "suspended"
+	case u.Invited != nil:
+		return "invited until " + when(u.Invited)
 	}
 	return "active"
 }
@@ -112,7 +117,7 @@ func usersCreateCmd() *cobra.Command {
 			}
 			u.Name, u.Role = name, r
 			made, err := c.CreateUser(ctx, u)
-			next := "make a sign-in link with: weft-server login-link --user " + made.Name
+			next := "invite this person with: weft-server users invite " + made.Name
 			if u.Service {
 				next = "make a token for the API with: weft-server tokens create " + made.Name
 			}
@@ -123,6 +128,81 @@ func usersCreateCmd() *cobra.Command {
 	withDisplayName(cmd, &u.DisplayName)
 	withRole(cmd, &role, &u.Tags)
 	return cmd
+}
+
+func usersInviteCmd() *cobra.Command {
+	var in ops.InviteUser
+	var role, expires string
+	var asJSON *bool
+	cmd := &cobra.Command{
+		Use:   "invite NAME [--role ROLE] [--tag T]... [--expires 7d]",
+		Short: "Invite a person with a link that works once",
+		Long: `Invites a person: somebody new, or a user who has never signed in. It prints a link, and on a
+terminal the same as a QR code on standard error. Who opens it chooses a password or a
+passkey, and is signed in. Looking at the link does not use it up.
+
+The link works once. It ends after --expires, with users revoke-invitation, with the next invitation
+of the same person, and while whoever made it is suspended or may not give that role.`,
+		Args:              args(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			in.Name = a[0]
+			var err error
+			if cmd.Flags().Changed("role") { // without, a user who is here keeps the own one
+				if in.Role, err = roleNamed(role); err != nil {
+					return err
+				}
+			}
+			if in.Life, err = parseLife(expires); err != nil {
+				return err
+			}
+			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
+				made, err := c.InviteUser(ctx, in)
+				if err != nil {
+					return err
+				}
+				data, err := dataDir(cmd)
+				if err != nil {
+					return err
+				}
+				s, err := signInOf(ctx, c, data, made.URL)
+				if err != nil {
+					return err
+				}
+				link := cmp.Or(s.public, s.link)
+				if *asJSON {
+					return cli.PrintObject(cmd.OutOrStdout(), "invitation/1", map[string]any{"user": made.User, "url": link, "expires": made.Expires, "fingerprint": s.fingerprint})
+				}
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), link); err != nil {
+					return err
+				}
+				out := cmd.ErrOrStderr()
+				if cli.IsTerminal(out) {
+					if code, err := qr.Encode(link); err == nil {
+						fmt.Fprintln(out, code.Terminal())
+					}
+				}
+				fmt.Fprintf(out, "weft-server: invited %s, %s; give this link to nobody else: it works once, until %s\n", made.User.Name, roleOf(made.User), when(&made.Expires))
+				s.public = "" // it is the link that was printed
+				fmt.Fprint(out, s.explain())
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&expires, "expires", "7d", "how long it can be used: 1m to 30d")
+	cmd.Flags().SetAnnotation("expires", noEnv, nil)
+	withDisplayName(cmd, &in.DisplayName)
+	withRole(cmd, &role, &in.Tags)
+	asJSON = cli.JSONFlag(cmd)
+	return cmd
+}
+
+func usersUninviteCmd() *cobra.Command {
+	return userVerb("revoke-invitation NAME", "End the invitation of a user, who stays and can be invited again", complete(userNames),
+		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+			u, err := c.RevokeInvitation(ctx, name)
+			return u, fmt.Sprintf("no invitation of %s works any more; to remove the user too: weft-server users delete %[1]s", u.Name), err
+		})
 }
 
 func usersEditCmd() *cobra.Command {

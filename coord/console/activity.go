@@ -42,6 +42,7 @@ var actWords = map[string]string{
 	"dns.edit": "Changed DNS", "dns.names_end": "Ended a former name", "relay.join": "Relay joined", "relay.update": "Relay changed", "relay.remove": "Removed a relay",
 	"policy.set": "Changed the policy", "crl.recall": "Sent a newer revocation list", "user.create": "Made a user", "user.delete": "Deleted a user",
 	"user.edit": "Changed what a user may do", "user.name": "Changed a display name", "user.suspend": "Suspended a user", "user.resume": "Resumed a user",
+	"user.invite": "Invited a person", "user.uninvite": "Ended an invitation",
 	"group.create": "Made a group", "group.edit": "Changed a group", "group.delete": "Deleted a group",
 	"user.link": "Made a sign-in link", "user.password": "Changed the password", "session.create": "Signed in", "session.end": "Session ended",
 	"network.restore": "Restored a backup", "network.configure": "Started with other settings", "network.backup": "Made a backup",

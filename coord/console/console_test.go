@@ -467,6 +467,7 @@ func TestRoutes(t *testing.T) {
 		"GET /favicon.ico":                   {302, 302},
 		"GET /welcome":                       {410, 410},
 		"POST /welcome":                      {410, 410},
+		"POST /welcome/passkey/options":      {404, 404},
 		"GET /sign-in":                       {200, 303},
 		"POST /sign-in":                      {422, 422},
 		"GET /sign-in/again":                 {401, 200},

@@ -45,7 +45,7 @@ func (c *Console) passkeySite(r *http.Request) (s passkey.Site, why string) {
 // challenge is what a passkey signs: sealed, so that none has to be kept.
 type challenge struct {
 	UserID  string   // "" to sign in
-	Session [32]byte // where a passkey is made
+	Session [32]byte // where a passkey is made, or the hash of the invitation for which it is
 }
 
 func (c *Console) newChallenge(purpose string, ch challenge) ([]byte, error) {
@@ -106,26 +106,11 @@ func (c *Console) addPasskey(v *visit) error {
 	failed := func(text string) error {
 		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Passkey: text})
 	}
-	site, why := c.passkeySite(v.r)
-	if why != "" {
-		return failed(why)
+	made, problem := c.passkeyOf(v, v.r.PostForm.Get("response"), challenge{v.actor.UserID, v.session.Hash})
+	if problem != "" {
+		return failed(problem)
 	}
-	response := []byte(v.r.PostForm.Get("response"))
-	signed, err := passkey.ChallengeOf(response)
-	var ch challenge
-	if err != nil || !c.box.take("passkey", string(signed), c.now(), &ch) || ch.UserID != v.actor.UserID || ch.Session != v.session.Hash {
-		return failed("That took too long. Try again.")
-	}
-	key, err := site.Created(signed, v.actor.UserID, response)
-	if err != nil {
-		c.log.Info("passkey refused", "user", v.actor.User, "err", err)
-		return failed("The browser made no passkey that can be used here.")
-	}
-	name := strings.TrimSpace(v.r.PostForm.Get("name"))
-	if name == "" {
-		name = agentText(v.r.UserAgent())
-	}
-	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.AddPasskey{Key: key, Domain: site.Domain, Name: name, Session: v.session.Hash})
+	_, err := ops.Do(v.ctx(), c.ops, v.actor, *made)
 	switch {
 	case errors.Is(err, ops.ErrTaken):
 		return failed("That passkey is here already.")
@@ -135,6 +120,48 @@ func (c *Console) addPasskey(v *visit) error {
 		return err
 	}
 	return v.redirect("/account?done=passkey")
+}
+
+// passkeyOf is the passkey that a page had made for a challenge, or what is wrong with it.
+func (c *Console) passkeyOf(v *visit, response string, want challenge) (*ops.AddPasskey, string) {
+	site, why := c.passkeySite(v.r)
+	if why != "" {
+		return nil, why
+	}
+	signed, err := passkey.ChallengeOf([]byte(response))
+	var ch challenge
+	if err != nil || !c.box.take("passkey", string(signed), c.now(), &ch) || ch != want {
+		return nil, "That took too long. Try again."
+	}
+	key, err := site.Created(signed, want.UserID, []byte(response))
+	if err != nil {
+		c.log.Info("passkey refused", "user", want.UserID, "err", err)
+		return nil, "The browser made no passkey that can be used here."
+	}
+	name := strings.TrimSpace(v.r.PostForm.Get("name"))
+	if name == "" {
+		name = agentText(v.r.UserAgent())
+	}
+	return &ops.AddPasskey{Key: key, Domain: site.Domain, Name: name, Session: want.Session}, ""
+}
+
+// invitedPasskeyOptions is newPasskeyOptions for somebody who was invited.
+func (c *Console) invitedPasskeyOptions(v *visit) error {
+	site, why := c.passkeySite(v.r)
+	if why != "" {
+		return ops.ErrNotFound
+	}
+	link := v.r.URL.Query().Get("link")
+	l, err := c.link(v, link)
+	if err != nil || !l.Invites {
+		return ops.ErrNotFound
+	}
+	ch, err := c.newChallenge("passkey", challenge{l.User.ID, ops.HashToken(link)})
+	if err != nil {
+		return err
+	}
+	options, err := site.CreateOptions(ch, l.User.ID, l.User.Name, nil)
+	return c.sendOptions(v, options, err)
 }
 
 func (c *Console) removePasskey(v *visit) error {

@@ -22,6 +22,7 @@ var routes = []route{
 
 	{"GET /welcome", public, (*Console).welcome},
 	{"POST /welcome", public, (*Console).choosePassword},
+	{"POST /welcome/passkey/options", public, (*Console).invitedPasskeyOptions},
 	{"GET /sign-in", public, (*Console).signInPage},
 	{"POST /sign-in", public, (*Console).signIn},
 	{"POST /sign-in/code", public, (*Console).signInWithCode},

@@ -41,62 +41,97 @@ func (c *Console) signInForm(v *visit, status int, view signInView) error {
 
 type welcomeView struct {
 	Link, Name, Problem string
-	Gone                bool
-	Code                bool // one is needed beside the link
+	Gone                string // why the link does not work, "" if it does
+	Code                bool   // one is needed beside the link
+	Invited             bool
+	Passkey             bool   // can be made in place of a password
+	Here                string // somebody else, who is signed in in this browser
 }
 
 // welcome shows what a one-time link leads to. Opening it uses nothing up:
 // mail scanners and link previews open links too.
 func (c *Console) welcome(v *visit) error {
 	link := v.r.URL.Query().Get("link")
-	u, err := c.linkUser(v, link)
-	if errors.Is(err, ops.ErrNotFound) {
-		return c.render(v, http.StatusGone, "welcome", welcomeView{Gone: true})
+	l, err := c.link(v, link)
+	if err != nil {
+		return c.noLink(v, err)
 	}
+	view, err := c.welcomeView(v, link, l)
 	if err != nil {
 		return err
 	}
-	needs, err := c.ops.NeedsCode(v.ctx(), u.ID)
-	if err != nil {
-		return err
+	return c.render(v, http.StatusOK, "welcome", view)
+}
+
+func (c *Console) welcomeView(v *visit, link string, l store.Link) (view welcomeView, err error) {
+	view = welcomeView{Link: link, Name: clean(l.User.Name), Invited: l.Invites}
+	if _, why := c.passkeySite(v.r); l.Invites && why == "" {
+		view.Passkey = true
 	}
-	return c.render(v, http.StatusOK, "welcome", welcomeView{Link: link, Name: clean(u.Name), Code: needs})
+	view.Code, err = c.ops.NeedsCode(v.ctx(), l.User.ID)
+	return view, err
+}
+
+// noLink is the page of a link that does not work here, if that is what err says.
+func (c *Console) noLink(v *visit, err error) error {
+	switch {
+	case errors.Is(err, ops.ErrNotFound):
+		return c.render(v, http.StatusGone, "welcome", welcomeView{Gone: "used"})
+	case errors.Is(err, ops.ErrInviter):
+		return c.render(v, http.StatusForbidden, "welcome", welcomeView{Gone: "inviter"})
+	case errors.Is(err, ops.ErrOtherPerson):
+		view := welcomeView{Gone: "other"}
+		if _, u, err := c.ops.Session(v.ctx(), c.formerSession(v)); err == nil {
+			view.Here = clean(u.Name)
+		}
+		return c.render(v, http.StatusForbidden, "welcome", view)
+	}
+	return err
 }
 
 // choosePassword uses the link up and signs in.
 func (c *Console) choosePassword(v *visit) error {
 	link, password := v.r.PostForm.Get("link"), v.r.PostForm.Get("password")
 	stranger := ops.Actor{Via: ops.ViaConsole, From: c.clientAddr(v.r)}
-	u, err := c.linkUser(v, link)
+	l, err := c.link(v, link)
+	u := l.User
 	former := c.formerSession(v)
 	tokens, session := c.newSession(v)
 	try := &attempt{limiter: c.logins}
 	if err == nil {
-		view := welcomeView{Link: link, Name: clean(u.Name)}
-		if view.Code, err = c.ops.NeedsCode(v.ctx(), u.ID); err != nil {
+		var view welcomeView
+		if view, err = c.welcomeView(v, link, l); err != nil {
 			return err
 		}
 		again := func(status int, problem string) error {
 			view.Problem = problem
 			return c.render(v, status, "welcome", view)
 		}
-		if problem := checkPassword(password, u.Name); problem != "" {
-			return again(http.StatusUnprocessableEntity, problem)
+		use := ops.UseLink{Link: ops.HashToken(link), Code: cut(v.r.PostForm.Get("code"), 64), Session: session, Ends: former}
+		response := v.r.PostForm.Get("response") // of making a passkey
+		if response == "" {
+			if problem := checkPassword(password, u.Name); problem != "" {
+				return again(http.StatusUnprocessableEntity, problem)
+			}
+		} else {
+			var problem string
+			if use.Passkey, problem = c.passkeyOf(v, response, challenge{u.ID, use.Link}); problem != "" {
+				return again(http.StatusUnprocessableEntity, problem)
+			}
 		}
 		// By the link, which nobody else has: who knows a password uses none of these up.
-		hashed := ops.HashToken(link)
 		if view.Code {
-			if wait, ok := try.take("code link "+string(hashed[:]), codesPerAccount, c.now()); !ok {
+			if wait, ok := try.take("code link "+string(use.Link[:]), codesPerAccount, c.now()); !ok {
 				return again(http.StatusTooManyRequests, tooManyText(v, wait))
 			}
 		}
-		var hash string
-		if hash, err = c.hashPassword(v.ctx(), password); err != nil {
-			return err
+		if use.Passkey == nil {
+			if use.Password, err = c.hashPassword(v.ctx(), password); err != nil {
+				return err
+			}
 		}
 		person := u
-		u, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), ops.UseLink{
-			Link: hashed, Code: cut(v.r.PostForm.Get("code"), 64), Password: hash, Session: session, Ends: former})
+		u, err = ops.Do(v.ctx(), c.ops, ops.ConsoleActor(u, stranger.From), use)
 		if errors.Is(err, ops.ErrNeedsPasskey) {
 			return again(http.StatusUnprocessableEntity, needsPasskeyText)
 		}
@@ -104,24 +139,29 @@ func (c *Console) choosePassword(v *visit) error {
 			c.ops.Refused(stranger, ops.UseLink{}, person, "wrong code")
 			return again(http.StatusUnprocessableEntity, wrongCodeText())
 		}
-	}
-	if errors.Is(err, ops.ErrNotFound) {
-		c.ops.Refused(stranger, ops.UseLink{}, store.User{}, "no such link")
-		return c.render(v, http.StatusGone, "welcome", welcomeView{Gone: true})
+		if errors.Is(err, ops.ErrInvalid) || errors.Is(err, ops.ErrTaken) {
+			return again(http.StatusUnprocessableEntity, "That passkey cannot be used here.")
+		}
 	}
 	if err != nil {
-		return err
+		for why, reason := range map[error]string{ops.ErrNotFound: "no such link", ops.ErrInviter: "invited by somebody who may no longer do so", ops.ErrOtherPerson: "invitation of somebody else"} {
+			if errors.Is(err, why) {
+				c.ops.Refused(stranger, ops.UseLink{}, store.User{}, reason)
+			}
+		}
+		return c.noLink(v, err)
 	}
 	c.endStreams(func(s *stream) bool { return s.user == u.ID || s.session == former })
 	c.setCookies(v, tokens)
 	return v.redirect("/devices")
 }
 
-func (c *Console) linkUser(v *visit, link string) (store.User, error) {
+// link finds what a link is for, which can be used from this browser.
+func (c *Console) link(v *visit, link string) (store.Link, error) {
 	if len(link) < 20 || len(link) > 200 {
-		return store.User{}, ops.ErrNotFound
+		return store.Link{}, ops.ErrNotFound
 	}
-	return c.ops.Link(v.ctx(), ops.HashToken(link))
+	return c.ops.Link(v.ctx(), ops.HashToken(link), c.formerSession(v))
 }
 
 func (c *Console) signInPage(v *visit) error {

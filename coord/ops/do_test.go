@@ -140,6 +140,8 @@ user.delete      all   all   -     -     -
 user.name        all   all   own   own   own
 user.suspend     all   all   -     -     -
 user.resume      all   all   -     -     -
+user.invite      all   all   -     -     -
+user.uninvite    all   all   -     -     -
 group.read       all   all   -     all   -
 group.create     all   all   -     -     -
 group.edit       all   all   -     -     -

@@ -152,6 +152,19 @@ func pointer[T any](v T) *T    { return &v }
 func ofPerson(f *faulty) Actor { return f.person.actor }
 func ofNobody(*faulty) Actor   { return Actor{Via: ViaConsole} }
 
+func ofCarol(f *faulty) Actor {
+	u, err := f.Login(f.t.Context(), "carol")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return ConsoleActor(u, f.admin.From)
+}
+
+// carolInvited invites carol, whose link is in f.link.
+func carolInvited(f *faulty) {
+	f.link = f.invites(f.admin, InviteUser{Name: "carol"})
+}
+
 // ofFresh is the admin, who has just signed in.
 func ofFresh(f *faulty) Actor {
 	a := f.admin
@@ -386,6 +399,12 @@ var faultyCommands = []faultyCommand{
 		_, err := f.newcomer.Join(ctx, f.newcomer.request(f.t, f.one, "new"))
 		return err
 	}},
+	{opUserInvite, nil, as(root, func(*faulty) Command[Invited] { return InviteUser{Name: "carol"} })},
+	{opUserInvite, carolInvited, as(root, func(*faulty) Command[Invited] { return InviteUser{Name: "carol"} })},
+	{opUserUninvite, carolInvited, as(root, func(*faulty) Command[store.User] { return RevokeInvitation{"carol"} })},
+	{opSignIn, carolInvited, as(ofCarol, func(f *faulty) Command[store.User] {
+		return UseLink{Link: f.link, Password: "x", Session: NewSession{Hash: [32]byte{3}}}
+	})},
 	{opGroupCreate, nil, as(root, func(*faulty) Command[store.Group] { return CreateGroup{"family"} })},
 	{opGroupEdit, bobInGroup, as(root, func(*faulty) Command[store.Group] {
 		return EditGroup{Name: "staff", Add: []string{firstUser}, Remove: []string{"bob"}}

@@ -100,21 +100,23 @@ var (
 
 	opCRLRecall = op("crl.recall", writes, nobody, ViaNode)
 
-	opUserRead    = op("user.read", reads, [5]reach{all, all, own, all, own})
-	opUserCreate  = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
-	opUserEdit    = op("user.edit", writes, admins)
-	opUserDelete  = op("user.delete", writes, admins).fresh()
-	opUserName    = op("user.name", writes, [5]reach{all, all, own, own, own}) // what it is called
-	opUserSuspend = op("user.suspend", writes, admins)
-	opUserResume  = op("user.resume", writes, admins)
-	opGroupRead   = op("group.read", reads, [5]reach{all, all, none, all, none})
-	opGroupCreate = op("group.create", writes, admins)
-	opGroupEdit   = op("group.edit", writes, admins)
-	opGroupDelete = op("group.delete", writes, admins)
-	opTokenRead   = op("token.read", reads, [5]reach{all, all, own, all, own})
-	opTokenCreate = op("token.create", writes, admins) // see Tx.mayGrant
-	opTokenRevoke = op("token.revoke", writes, [5]reach{all, all, own, none, own})
-	opTokenUse    = op("token.use", writes, nobody, ViaSystem)
+	opUserRead     = op("user.read", reads, [5]reach{all, all, own, all, own})
+	opUserCreate   = op("user.create", writes, admins) // and edit, delete: see Tx.mayGrant
+	opUserEdit     = op("user.edit", writes, admins)
+	opUserDelete   = op("user.delete", writes, admins).fresh()
+	opUserName     = op("user.name", writes, [5]reach{all, all, own, own, own}) // what it is called
+	opUserSuspend  = op("user.suspend", writes, admins)
+	opUserResume   = op("user.resume", writes, admins)
+	opUserInvite   = op("user.invite", writes, admins) // see Tx.mayGrant
+	opUserUninvite = op("user.uninvite", writes, admins)
+	opGroupRead    = op("group.read", reads, [5]reach{all, all, none, all, none})
+	opGroupCreate  = op("group.create", writes, admins)
+	opGroupEdit    = op("group.edit", writes, admins)
+	opGroupDelete  = op("group.delete", writes, admins)
+	opTokenRead    = op("token.read", reads, [5]reach{all, all, own, all, own})
+	opTokenCreate  = op("token.create", writes, admins) // see Tx.mayGrant
+	opTokenRevoke  = op("token.revoke", writes, [5]reach{all, all, own, none, own})
+	opTokenUse     = op("token.use", writes, nobody, ViaSystem)
 
 	opUserLink = op("user.link", writes, [5]reach{all}, ViaSystem).fresh()
 

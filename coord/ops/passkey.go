@@ -72,6 +72,21 @@ func (c AddPasskey) run(tx *Tx) (store.Passkey, error) {
 	if err := tx.mayAddFactor(u); err != nil {
 		return store.Passkey{}, err
 	}
+	p, err := tx.storePasskey(u, c)
+	if err != nil {
+		return p, err
+	}
+	if m := session.Method; !m.Strong() {
+		if err := tx.SetSessionMethod(tx.s.network, u.ID, session.Hash, m.With(store.AndPasskey)); err != nil {
+			return p, err
+		}
+	}
+	tx.did(userTarget(u), nil, aPasskey{p.ID, p.Name, p.Domain})
+	return p, nil
+}
+
+// storePasskey gives a user a passkey.
+func (tx *Tx) storePasskey(u store.User, c AddPasskey) (store.Passkey, error) {
 	have, err := tx.Passkeys(tx.s.network, u.ID)
 	if err != nil {
 		return store.Passkey{}, err
@@ -96,16 +111,7 @@ func (c AddPasskey) run(tx *Tx) (store.Passkey, error) {
 		Credential: c.Key.ID, ID: newID(), UserID: u.ID, Name: printable(c.Name, 64), Domain: c.Domain, PublicKey: c.Key.PublicKey, Counter: c.Key.Counter,
 		Flags: c.Key.Flags, Transport: c.Key.Transport, AAGUID: append([]byte{}, c.Key.AAGUID...), Created: tx.now.UTC().Truncate(time.Second),
 	}
-	if err := tx.CreatePasskey(tx.s.network, p); err != nil {
-		return p, err
-	}
-	if m := session.Method; !m.Strong() {
-		if err := tx.SetSessionMethod(tx.s.network, u.ID, session.Hash, m.With(store.AndPasskey)); err != nil {
-			return p, err
-		}
-	}
-	tx.did(userTarget(u), nil, aPasskey{p.ID, p.Name, p.Domain})
-	return p, nil
+	return p, tx.CreatePasskey(tx.s.network, p)
 }
 
 // mayAddFactor refuses a first proof to who has one and did not show it: whoever knows

@@ -99,7 +99,7 @@ func TestSuspendedPeople(t *testing.T) {
 	}
 	for what, err := range map[string]error{
 		"a session": func() error { _, _, err := s.Session(t.Context(), session); return err }(),
-		"a link":    func() error { _, err := s.Link(t.Context(), left); return err }(),
+		"a link":    func() error { _, err := s.Link(t.Context(), left, [32]byte{}); return err }(),
 	} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s of somebody who is suspended: %v", what, err)

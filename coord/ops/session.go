@@ -59,11 +59,17 @@ func (s *Service) KnownBrowser(ctx context.Context, userID string, hash [32]byte
 	return known, err
 }
 
-// Link returns the user that a one-time sign-in link is for, and does not use it up.
-// Unknown, used and expired links are ErrNotFound.
-func (s *Service) Link(ctx context.Context, hash [32]byte) (u store.User, err error) {
-	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = r.Link(s.network, hash, s.now()); return err })
-	return u, err
+// Link returns what a one-time sign-in link is for, and does not use it up. Unknown, used
+// and expired links are ErrNotFound. here is the session of the browser where it was opened,
+// zero for none: see checkInvitation.
+func (s *Service) Link(ctx context.Context, hash, here [32]byte) (l store.Link, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
+		if l, err = r.Link(s.network, hash, s.now()); err == nil {
+			err = s.checkInvitation(r, l, here)
+		}
+		return err
+	})
+	return l, err
 }
 
 // Login returns the user with this name, whose Password is "" when none is set yet.

@@ -71,9 +71,9 @@ func TestUseLink(t *testing.T) {
 		return HashToken(strings.TrimPrefix(path, "/welcome?link="))
 	}
 	first := link()
-	u, err := s.Link(t.Context(), first)
-	if err != nil || u.Name != "admin" {
-		t.Fatalf("%+v, %v", u, err)
+	l, err := s.Link(t.Context(), first, [32]byte{})
+	if u := l.User; err != nil || l.Invites || u.Name != "admin" {
+		t.Fatalf("%+v, %v", l, err)
 	}
 	owner := s.owner()
 	old := s.signedIn(owner, "old")
@@ -100,7 +100,7 @@ func TestUseLink(t *testing.T) {
 	if list, err := s.Sessions(t.Context(), owner); err != nil || len(list) != 1 || list[0].Hash == old {
 		t.Errorf("sessions %+v, %v", list, err)
 	}
-	if _, err := s.Link(t.Context(), second); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Link(t.Context(), second, [32]byte{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("an old link lives: %v", err)
 	}
 	if u, err := s.Login(t.Context(), "admin"); err != nil || u.Password != "$argon2id$x" {

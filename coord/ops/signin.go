@@ -47,21 +47,25 @@ func (c SignIn) run(tx *Tx) (store.User, error) {
 	return u, tx.signIn(u, c.Session, with)
 }
 
-// UseLink uses a one-time sign-in link up: it sets a password, ends all sessions and
-// other links of the user, and begins a session. Of many at once with one link one
+// UseLink uses a one-time sign-in link or an invitation up: it sets a password, ends all
+// sessions and other links of the user, and begins a session. Of many at once with one link one
 // does it, the others get ErrNotFound.
 type UseLink struct {
 	Link     [32]byte // hash of its token
 	Code     string   // as in SignIn: a link is no way around it
 	Password string   // hash of the new one
-	Session  NewSession
-	Ends     [32]byte // as in SignIn
+	// Passkey is what somebody who was invited takes in place of a password; nil for none.
+	// Its Session is not used.
+	Passkey *AddPasskey
+	Session NewSession
+	Ends    [32]byte // as in SignIn
 }
 
 func (UseLink) operation() *Operation { return opSignIn }
 
 func (c UseLink) run(tx *Tx) (store.User, error) {
-	u, err := tx.Tx.UseLink(tx.s.network, c.Link, tx.now)
+	l, err := tx.Tx.Link(tx.s.network, c.Link, tx.now)
+	u := l.User
 	if err == nil {
 		err = active(u)
 	}
@@ -70,6 +74,12 @@ func (c UseLink) run(tx *Tx) (store.User, error) {
 	}
 	if err != nil {
 		tx.asked = true
+		return u, err
+	}
+	if err := tx.s.checkInvitation(&tx.Reader, l, c.Ends); err != nil {
+		return u, err
+	}
+	if err := tx.DeleteLink(tx.s.network, c.Link); err != nil {
 		return u, err
 	}
 	with, err := tx.proveCode(u, store.WithLink, c.Code)
@@ -82,10 +92,21 @@ func (c UseLink) run(tx *Tx) (store.User, error) {
 	if err := tx.endAll(u); err != nil {
 		return u, err
 	}
-	if err := tx.setPassword(u, c.Password); err != nil {
+	if c.Passkey == nil {
+		if err := tx.setPassword(u, c.Password); err != nil {
+			return u, err
+		}
+		return u, tx.signIn(u, c.Session, with)
+	}
+	if !l.Invites {
+		return u, Invalid("a sign-in link sets a password")
+	}
+	p, err := tx.storePasskey(u, *c.Passkey)
+	if err != nil {
 		return u, err
 	}
-	return u, tx.signIn(u, c.Session, with)
+	tx.note(opFactorSet, userTarget(u), nil, aPasskey{p.ID, p.Name, p.Domain})
+	return u, tx.signIn(u, c.Session, with.With(store.AndPasskey))
 }
 
 // endFormer ends the session that a browser has before it gets another one.

@@ -320,15 +320,15 @@ func userAs(u store.User) any {
 }
 
 // Users lists the users that an actor may see, by name. The list is not nil.
-func (s *Service) Users(ctx context.Context, a Actor) ([]store.User, error) {
-	list := []store.User{}
+func (s *Service) Users(ctx context.Context, a Actor) ([]store.UserRow, error) {
+	list := []store.UserRow{}
 	if err := opUserRead.asks(a); err != nil {
 		return list, err
 	}
 	err := s.store.Read(ctx, func(r *store.Reader) error {
-		users, err := r.Users(s.network)
+		users, err := r.People(s.network, s.now())
 		for _, u := range users {
-			if opUserRead.authorize(a, userTarget(u)) == nil {
+			if opUserRead.authorize(a, userTarget(u.User)) == nil {
 				list = append(list, u)
 			}
 		}
@@ -338,12 +338,18 @@ func (s *Service) Users(ctx context.Context, a Actor) ([]store.User, error) {
 }
 
 // User finds a user by name or id.
-func (s *Service) User(ctx context.Context, a Actor, name string) (u store.User, err error) {
-	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = findUser(r, s.network, a, name); return err })
+func (s *Service) User(ctx context.Context, a Actor, name string) (p store.UserRow, err error) {
+	err = s.store.Read(ctx, func(r *store.Reader) error {
+		u, err := findUser(r, s.network, a, name)
+		if err == nil {
+			p, err = r.UserRow(s.network, u.ID, s.now())
+		}
+		return err
+	})
 	if err != nil {
-		return store.User{}, About(KindUser, name, err)
+		return store.UserRow{}, About(KindUser, name, err)
 	}
-	return u, nil
+	return p, nil
 }
 
 // checkUserName wants a name that can stand in a certificate as it is.

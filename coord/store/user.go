@@ -255,34 +255,40 @@ func (tx *Tx) CreateLink(id cert.NetworkID, hash [32]byte, userID string, now, e
 		id[:], hash[:], userID, now.Unix(), expires.Unix())
 }
 
-// Link returns the user of a link that is still good.
-func (r *Reader) Link(id cert.NetworkID, hash [32]byte, now time.Time) (User, error) {
+// Link finds a link that is still good.
+func (r *Reader) Link(id cert.NetworkID, hash [32]byte, now time.Time) (l Link, err error) {
 	var userID string
-	err := r.row(`SELECT user_id FROM login_links WHERE network_id=$1 AND token_hash=$2 AND expires_at > $3`, []any{id[:], hash[:], now.Unix()}, &userID)
-	if err != nil {
-		return User{}, err
+	var by *string
+	if err := r.row(`SELECT user_id, invited_by FROM login_links WHERE network_id=$1 AND token_hash=$2 AND expires_at > $3`, []any{id[:], hash[:], now.Unix()}, &userID, &by); err != nil {
+		return l, err
 	}
-	return r.User(id, userID)
+	if by != nil {
+		l.Invites, l.By = true, *by
+	}
+	l.User, err = r.User(id, userID)
+	return l, err
 }
 
-// UseLink uses a link up and returns its user.
-func (tx *Tx) UseLink(id cert.NetworkID, hash [32]byte, now time.Time) (User, error) {
-	u, err := tx.Link(id, hash, now)
-	if err != nil {
-		return User{}, err
-	}
-	return u, tx.changed(`DELETE FROM login_links WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:])
+// DeleteLink uses a link up.
+func (tx *Tx) DeleteLink(id cert.NetworkID, hash [32]byte) error {
+	return tx.changed(`DELETE FROM login_links WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:])
 }
 
 // maxSessions bounds the sessions of one user.
 const maxSessions = 100
 
 // CreateSession stores a session and deletes the least recently seen above
-// the bound, which it returns.
+// the bound, which it returns. Whoever has signed in needs no invitation any more.
 func (tx *Tx) CreateSession(id cert.NetworkID, s Session) (ended []Session, err error) {
 	if err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr, method, provider, refresh, expires_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`,
 		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr, string(s.Method), s.Provider, s.Refresh, orNull(s.Expires)); err != nil {
 		return nil, fmt.Errorf("create session: %w", err)
+	}
+	if err := tx.exec(`UPDATE users SET signed_in_at=$3 WHERE network_id=$1 AND user_id=$2`, id[:], s.UserID, s.Created.Unix()); err != nil {
+		return nil, fmt.Errorf("create session: %w", err)
+	}
+	if err := tx.EndInvitation(id, s.UserID); err != nil {
+		return nil, err
 	}
 	err = tx.each(sessionColumns+`AND user_id=$2 AND token_hash <> $3 ORDER BY seen_at DESC, token_hash LIMIT 1000 OFFSET $4`,
 		[]any{id[:], s.UserID, s.Hash[:], maxSessions - 1}, func(scan func(...any) error) error {

@@ -200,6 +200,9 @@ editUser        renamed   ok    ok    404      404     404     404      404     
 suspendUser     self      422   422   403      403     403     403      403     403
 suspendUser     another   ok    ok    404      403     404     404      404     404
 resumeUser      another   ok    ok    404      403     404     404      404     404
+createInvitation -         ok    ok    403      403     403     403      403     403
+createInvitation another   409   409   403      403     403     403      403     403
+deleteInvitation another   ok    ok    404      403     404     404      404     404
 deleteUser      another   ok    ok    404      403     404     404      404     404
 listGroups      -         ok    ok    403      ok      403     403      ok      403
 getGroup        -         ok    ok    403      ok      403     403      ok      403
@@ -373,6 +376,13 @@ createSnapshot  -         403   403   403      403     403     403      403     
 		},
 		"getUser":    func(who asker, what string) (string, string) { return user(who, what), "" },
 		"createUser": func(asker, string) (string, string) { return "", body(`{"name":%q}`, fresh("u")) },
+		"createInvitation": func(who asker, what string) (string, string) {
+			if what == "another" {
+				return "", body(`{"name":%q}`, user(who, what))
+			}
+			return "", body(`{"name":%q}`, fresh("i"))
+		},
+		"deleteInvitation": func(who asker, what string) (string, string) { return user(who, what), "" },
 		"editUser": func(who asker, what string) (string, string) {
 			switch what {
 			case "named":

@@ -338,7 +338,7 @@ func (o *once) RoundTrip(r *http.Request) (*http.Response, error) {
 		o.t.Errorf("%s: %d %s, again: %d %s", id, first.StatusCode, b, again.StatusCode, b2)
 	}
 	if len(sent) > 0 {
-		sent = []byte(map[string]string{"createKey": `{"note":"other"}`, "createLoginLink": `{"user":"svc"}`, "createToken": `{"user":"svc","description":"x"}`, "createUser": `{"name":"mallory"}`, "createGroup": `{"name":"mallory"}`, "replaceDevice": `{"by":"c"}`,
+		sent = []byte(map[string]string{"createKey": `{"note":"other"}`, "createLoginLink": `{"user":"svc"}`, "createToken": `{"user":"svc","description":"x"}`, "createUser": `{"name":"mallory"}`, "createGroup": `{"name":"mallory"}`, "createInvitation": `{"name":"mallory"}`, "replaceDevice": `{"by":"c"}`,
 			"createProvider": `{"id":"other"}`, "approveRequest": `{"user":"svc"}`, "approveIdentity": `{"user":"svc"}`,
 			"createWebhook": `{"url":"https://192.0.2.2/"}`, "rotateWebhook": `{"keep_seconds":1}`, "revertPolicy": `{"number":1}`}[id])
 		if other, b := send(); other.StatusCode != http.StatusUnprocessableEntity || !bytes.Contains(b, []byte("another request")) {
@@ -395,6 +395,9 @@ func TestOnce(t *testing.T) {
 		records := uint64(1)
 		if d.ID == "approveRequest" {
 			records = 2 // who let it in, and that it joined
+		}
+		if d.ID == "createInvitation" {
+			records = 2 // the user, and the invitation
 		}
 		if n := lastRecord(t, s.client()) - before; n != records {
 			t.Errorf("%s left %d records", d.ID, n)

@@ -3,6 +3,7 @@ package webapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"weft/coord/ops"
 	"weft/coord/store"
@@ -15,6 +16,36 @@ type User struct {
 }
 
 func viewUser(u store.User) User { return User{u, ops.UserRevision(u)} }
+
+// UserRow is a user as lists have it.
+type UserRow struct {
+	User
+	SignedIn *time.Time `json:"signed_in"` // when last, nil for not yet
+	Devices  int        `json:"devices"`
+	Invited  *time.Time `json:"invited"` // until when an invitation is good that was not used, nil for none
+}
+
+func viewRow(u store.UserRow) UserRow {
+	return UserRow{viewUser(u.User), u.SignedIn, u.Devices, u.Invited}
+}
+
+// NewInvitation asks for an invitation.
+type NewInvitation struct {
+	ops.InviteUser
+	// LifeSeconds is how long it can be used, nil for a week.
+	LifeSeconds *int64 `json:"life_seconds,omitempty" doc:"how long it can be used, 60 to 2592000; a week if not given"`
+}
+
+// Invitation is a link with which a person sets a password and is signed in, once.
+type Invitation struct {
+	User    User      `json:"user"`
+	URL     string    `json:"url"`
+	Expires time.Time `json:"expires"`
+}
+
+// Made names the invitation in the answer to a repeated request, as the link itself is not
+// saved.
+func (i Invitation) Made() string { return "an invitation of " + i.User.Name }
 
 // UserToDelete names a user, and says what becomes of its devices.
 type UserToDelete struct {
@@ -33,8 +64,8 @@ type DeletedUser struct {
 
 // UserList is one page of users, by name.
 type UserList struct {
-	Users []User `json:"users"`
-	Next  string `json:"next"` // cursor of the next page, "" at the end
+	Users []UserRow `json:"users"`
+	Next  string    `json:"next"` // cursor of the next page, "" at the end
 }
 
 func (a *api) users() {
@@ -45,17 +76,17 @@ func (a *api) users() {
 			if err != nil {
 				return UserList{}, err
 			}
-			users, next, err := page(users, in, byName, func(u store.User) (int64, string) { return 0, u.Name })
-			list := UserList{Users: []User{}, Next: next}
+			users, next, err := page(users, in, byName, func(u store.UserRow) (int64, string) { return 0, u.Name })
+			list := UserList{Users: []UserRow{}, Next: next}
 			for _, u := range users {
-				list.Users = append(list.Users, viewUser(u))
+				list.Users = append(list.Users, viewRow(u))
 			}
 			return list, err
 		})
 	add(a, operation{"GET", "/users/{id}", "getUser", "Show a user", "user.read", 0},
-		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
+		func(ctx context.Context, who ops.Actor, in *Word) (UserRow, error) {
 			u, err := s.User(ctx, who, in.ID)
-			return viewUser(u), err
+			return viewRow(u), err
 		})
 	addSent(a, operation{"POST", "/users", "createUser", "Make a user, or a service", "user.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateUser) (User, error) {
@@ -77,6 +108,16 @@ func (a *api) users() {
 	add(a, operation{"POST", "/users/{id}/resume", "resumeUser", "End the suspension of a user", "user.resume", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
 			return do(ctx, a, who, ops.ResumeUser{Name: in.ID}, viewUser)
+		})
+	addSent(a, operation{"POST", "/invitations", "createInvitation", "Invite a person: somebody new, or a user who has never signed in; the link is in this answer only, and an earlier one ends", "user.invite user.create", http.StatusCreated},
+		func(ctx context.Context, who ops.Actor, _ *Sent, body NewInvitation) (Invitation, error) {
+			c := body.InviteUser
+			c.Life = lifeOf(body.LifeSeconds)
+			return do(ctx, a, who, c, func(in ops.Invited) Invitation { return Invitation{viewUser(in.User), s.LinkURL(in.Path), in.Expires} })
+		})
+	add(a, operation{"DELETE", "/invitations/{id}", "deleteInvitation", "End the invitation of a user, who stays and can be invited again", "user.uninvite", 0},
+		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
+			return do(ctx, a, who, ops.RevokeInvitation{Name: in.ID}, viewUser)
 		})
 	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user; its tokens end, and nobody gets its name again. While it has devices or keys that is refused, unless the request says what becomes of them", "user.delete", 0},
 		func(ctx context.Context, who ops.Actor, in *UserToDelete) (DeletedUser, error) {

@@ -295,6 +295,8 @@ func etag(v any) string {
 		return quoted(v.Revision)
 	case User:
 		return quoted(v.Revision)
+	case UserRow:
+		return quoted(v.Revision)
 	case Provider:
 		return quoted(v.Revision)
 	case SignIn:

@@ -75,6 +75,17 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		_, err := c.CreateUser(t.Context(), ops.CreateUser{Name: "eve"})
 		return err
 	},
+	"createInvitation": func(t *testing.T, c *client.Client) error {
+		in, err := c.InviteUser(t.Context(), ops.InviteUser{Name: "ivy", Role: ops.RoleAuditor, Life: time.Hour})
+		if err == nil && (in.User.Name != "ivy" || in.User.Role != "auditor" || !strings.Contains(in.URL, "/welcome?link=") || in.Expires.IsZero()) {
+			t.Errorf("%+v", in)
+		}
+		return err
+	},
+	"deleteInvitation": func(t *testing.T, c *client.Client) error {
+		_, err := c.RevokeInvitation(t.Context(), "guest")
+		return err
+	},
 	"createGroup": func(t *testing.T, c *client.Client) error { _, err := c.CreateGroup(t.Context(), "family"); return err },
 	"getGroup":    func(t *testing.T, c *client.Client) error { _, err := c.Group(t.Context(), "staff"); return err },
 	"editGroup": func(t *testing.T, c *client.Client) error {
@@ -127,7 +138,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 	"listUsers": func(t *testing.T, c *client.Client) error {
 		users, err := c.Users(t.Context())
-		if len(users) != 3 || !users[0].Owner {
+		if len(users) != 5 || !users[0].Owner || users[0].Devices == 0 {
 			t.Errorf("%+v", users)
 		}
 		return err
@@ -443,6 +454,9 @@ func filled(t testing.TB, o ops.Options) *site {
 	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "svc", Service: true}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.InviteUser{Name: "guest"}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := ops.Do(t.Context(), s.Service, ops.Root(), ops.CreateUser{Name: "paused"}); err != nil {
 		t.Fatal(err)
 	}
@@ -549,7 +563,7 @@ func TestNobody(t *testing.T) {
 		}
 		body := ""
 		if len(d.RequestBody.Content) > 0 {
-			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "revertPolicy": `{"number":0}`, "createToken": `{"user":"svc"}`, "createGroup": `{"name":"x"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
+			body = cmp.Or(map[string]string{"replaceDevice": `{"by":"b"}`, "setPolicy": `{"text":""}`, "checkPolicy": `{"text":""}`, "revertPolicy": `{"number":0}`, "createToken": `{"user":"svc"}`, "createGroup": `{"name":"x"}`, "createInvitation": `{"name":"x"}`, "createWebhook": `{"url":"https://192.0.2.1/"}`, "trimAudit": `{"before":"2026-01-01T00:00:00Z"}`}[d.ID], "{}")
 		}
 		w := httptest.NewRecorder()
 		s.api.ServeHTTP(w, httptest.NewRequest(d.method, path, strings.NewReader(body)))

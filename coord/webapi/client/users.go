@@ -9,8 +9,8 @@ import (
 )
 
 // Users returns the users that the asker may see, by name.
-func (c *Client) Users(ctx context.Context) ([]webapi.User, error) {
-	return pages(func(cursor string) ([]webapi.User, string, error) {
+func (c *Client) Users(ctx context.Context) ([]webapi.UserRow, error) {
+	return pages(func(cursor string) ([]webapi.UserRow, string, error) {
 		var list webapi.UserList
 		err := c.call(ctx, "GET", "/users"+query("cursor", cursor, "limit", pageSize), nil, nil, &list)
 		return list.Users, list.Next, err
@@ -18,7 +18,7 @@ func (c *Client) Users(ctx context.Context) ([]webapi.User, error) {
 }
 
 // User finds a user by name or id.
-func (c *Client) User(ctx context.Context, name string) (u webapi.User, err error) {
+func (c *Client) User(ctx context.Context, name string) (u webapi.UserRow, err error) {
 	return u, c.ofUser(ctx, "GET", name, "", nil, nil, &u)
 }
 
@@ -59,6 +59,21 @@ func (c *Client) DeleteUser(ctx context.Context, d ops.DeleteUser) (u webapi.Del
 		all = "true"
 	}
 	return u, c.ofUser(ctx, "DELETE", d.Name, query("devices_to", d.DevicesTo, "delete_devices", all), nil, nil, &u)
+}
+
+// InviteUser makes an invitation. Its life is rounded up to whole seconds.
+func (c *Client) InviteUser(ctx context.Context, u ops.InviteUser) (made webapi.Invitation, err error) {
+	err = c.call(ctx, "POST", "/invitations", nil, webapi.NewInvitation{InviteUser: u, LifeSeconds: wholeSeconds(u.Life)}, &made)
+	return made, err
+}
+
+// RevokeInvitation ends the invitation of a user, by name or id.
+func (c *Client) RevokeInvitation(ctx context.Context, name string) (u webapi.User, err error) {
+	if err := named("user", name); err != nil {
+		return u, err
+	}
+	err = c.call(ctx, "DELETE", "/invitations/"+segment(name), nil, nil, &u)
+	return u, err
 }
 
 // LoginLink makes a sign-in link for a user, "" for the network's owner.

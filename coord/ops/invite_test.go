@@ -1,0 +1,206 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"weft/coord/store"
+)
+
+// invites returns the hash of an invitation's token.
+func (s *site) invites(a Actor, c InviteUser) [32]byte {
+	s.t.Helper()
+	in, err := Do(context.Background(), s.Service, a, c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return HashToken(strings.TrimPrefix(in.Path, "/welcome?link="))
+}
+
+// accepts uses an invitation as whoever it is for.
+func (s *site) accepts(name string, link [32]byte, n NewSession, ends [32]byte) error {
+	s.t.Helper()
+	u, err := s.Login(context.Background(), name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, err = Do(context.Background(), s.Service, ConsoleActor(u, s.owner().From), UseLink{Link: link, Password: "hash", Session: n, Ends: ends})
+	return err
+}
+
+func (s *site) row(name string) store.UserRow {
+	s.t.Helper()
+	p, err := s.User(context.Background(), Root(), name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// An invitation lets somebody new in once, with the role that it was made for, and is seen
+// in the list of users until then.
+func TestInvitation(t *testing.T) {
+	s := openSite(t)
+	link := s.invites(Root(), InviteUser{Name: "ivy", Role: RoleOperator, Tags: []string{"camera"}, DisplayName: "Ivy"})
+	p := s.row("ivy")
+	if p.Role != "operator" || p.Tags[0] != "camera" || p.DisplayName != "Ivy" || p.SignedIn != nil || p.Invited == nil || !p.Invited.Equal(s.clock.Now().Add(DefaultInviteLife).Truncate(time.Second)) {
+		t.Errorf("%+v", p)
+	}
+	for range 3 { // looking uses nothing up
+		if l, err := s.Link(t.Context(), link, [32]byte{}); err != nil || !l.Invites || l.User.Name != "ivy" {
+			t.Fatalf("%+v, %v", l, err)
+		}
+	}
+	var ok atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			switch err := s.accepts("ivy", link, NewSession{Hash: HashToken(fmt.Sprint(i))}, [32]byte{}); {
+			case err == nil:
+				ok.Add(1)
+			case !errors.Is(err, ErrNotFound):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if p := s.row("ivy"); ok.Load() != 1 || p.Invited != nil || p.SignedIn == nil || !p.SignedIn.Equal(s.clock.Now().Truncate(time.Second)) {
+		t.Errorf("%d uses; %+v", ok.Load(), p)
+	}
+	// No way into an account that is in use, nor for a service.
+	for _, name := range []string{"ivy", s.service("robot")} {
+		if _, err := Do(t.Context(), s.Service, Root(), InviteUser{Name: name}); !errors.Is(err, ErrTaken) {
+			t.Errorf("%s is invited: %v", name, err)
+		}
+	}
+}
+
+func (s *site) service(name string) string {
+	s.user(CreateUser{Name: name, Service: true})
+	return name
+}
+
+// An invitation ends with its time, when it is revoked, when another one takes its place,
+// when its user signs in another way, is suspended or deleted; and it is good only while who
+// sent it might send it now.
+func TestInvitationEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(s *site, admin string, link [32]byte) error
+		want error
+	}{
+		"nothing": {func(*site, string, [32]byte) error { return nil }, nil},
+		"time":    {func(s *site, _ string, _ [32]byte) error { s.clock.Add(DefaultInviteLife); return nil }, ErrNotFound},
+		"revoked": {func(s *site, _ string, _ [32]byte) error {
+			_, err := Do(context.Background(), s.Service, Root(), RevokeInvitation{"ivy"})
+			return err
+		}, ErrNotFound},
+		"another": {func(s *site, _ string, _ [32]byte) error { s.invites(Root(), InviteUser{Name: "ivy"}); return nil }, ErrNotFound},
+		"signed in": {func(s *site, _ string, _ [32]byte) error {
+			path, err := s.LoginLink(context.Background(), "ivy")
+			if err != nil {
+				return err
+			}
+			return s.accepts("ivy", HashToken(strings.TrimPrefix(path, "/welcome?link=")), NewSession{Hash: [32]byte{5}}, [32]byte{})
+		}, ErrNotFound},
+		"suspended":         {func(s *site, _ string, _ [32]byte) error { s.suspend("ivy"); s.resume("ivy"); return nil }, ErrNotFound},
+		"inviter suspended": {func(s *site, admin string, _ [32]byte) error { s.suspend(admin); return nil }, ErrInviter},
+		"inviter resumed":   {func(s *site, admin string, _ [32]byte) error { s.suspend(admin); s.resume(admin); return nil }, nil},
+		"inviter demoted": {func(s *site, admin string, _ [32]byte) error {
+			_, err := Do(context.Background(), s.Service, Root(), EditUser{Name: admin, Role: pointer(RoleOperator)})
+			return err
+		}, ErrInviter},
+		"inviter deleted": {func(s *site, admin string, _ [32]byte) error {
+			_, err := Do(context.Background(), s.Service, Root(), DeleteUser{Name: admin})
+			return err
+		}, ErrInviter},
+		"more than the inviter has": {func(s *site, _ string, _ [32]byte) error {
+			_, err := Do(context.Background(), s.Service, Root(), EditUser{Name: "ivy", Role: pointer(RoleOwner)})
+			return err
+		}, ErrInviter},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openSite(t)
+			_, admin := s.user(CreateUser{Name: "adam", Role: RoleAdmin})
+			link := s.invites(admin, InviteUser{Name: "ivy", Role: RoleAuditor})
+			if err := c.do(s, "adam", link); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Link(t.Context(), link, [32]byte{}); !errors.Is(err, c.want) {
+				t.Errorf("the page: %v", err)
+			}
+			if err := s.accepts("ivy", link, NewSession{Hash: [32]byte{9}}, [32]byte{}); !errors.Is(err, c.want) {
+				t.Errorf("using it: %v", err)
+			}
+		})
+	}
+}
+
+// Who may invite whom, and how many.
+func TestWhoInvites(t *testing.T) {
+	s := openSite(t)
+	_, admin := s.user(CreateUser{Name: "adam", Role: RoleAdmin})
+	_, operator := s.user(CreateUser{Name: "oscar", Role: RoleOperator})
+	s.user(CreateUser{Name: "olga", Role: RoleOwner}) // has not signed in
+	for _, c := range []struct {
+		who  Actor
+		what InviteUser
+		want error
+	}{
+		{operator, InviteUser{Name: "x"}, ErrForbidden},
+		{operator, InviteUser{Name: "olga"}, ErrForbidden},
+		{admin, InviteUser{Name: "x", Role: RoleOwner}, ErrForbidden},
+		{admin, InviteUser{Name: "olga"}, ErrForbidden},
+		{admin, InviteUser{Name: "x", Role: "boss"}, ErrInvalid},
+		{admin, InviteUser{Name: "a b"}, ErrInvalid},
+		{admin, InviteUser{Name: "x", Life: time.Second}, ErrInvalid},
+		{admin, InviteUser{Name: "x", Life: 31 * 24 * time.Hour}, ErrInvalid},
+		{admin, InviteUser{Name: "oscar", Role: RoleMember}, ErrInvalid}, // that is for user.edit
+		{admin, InviteUser{Name: "oscar"}, nil},
+		{Root(), InviteUser{Name: "olga"}, nil},
+	} {
+		if _, err := Do(t.Context(), s.Service, c.who, c.what); !errors.Is(err, c.want) {
+			t.Errorf("%s: %+v: %v", c.who.User, c.what, err)
+		}
+	}
+	var err error
+	for i := 0; err == nil; i++ { // oscar and olga are the first
+		if _, err = Do(t.Context(), s.Service, admin, InviteUser{Name: fmt.Sprint("n", i)}); err != nil && (i != maxInvitations-2 || !errors.Is(err, ErrInvalid)) {
+			t.Fatalf("invitation %d: %v", i, err)
+		}
+	}
+	if _, err := Do(t.Context(), s.Service, admin, InviteUser{Name: "oscar"}); err != nil {
+		t.Errorf("one takes the place of another where there are as many as can be: %v", err)
+	}
+	s.clock.Add(DefaultInviteLife)
+	if _, err := Do(t.Context(), s.Service, admin, InviteUser{Name: "later"}); err != nil {
+		t.Errorf("those that have ended count: %v", err)
+	}
+}
+
+// In a browser where somebody else is signed in an invitation is refused, and not used up.
+func TestInvitationOfAnother(t *testing.T) {
+	s := openSite(t)
+	link := s.invites(Root(), InviteUser{Name: "ivy"})
+	here := s.signedIn(s.owner(), "the owner's")
+	if _, err := s.Link(t.Context(), link, here); !errors.Is(err, ErrOtherPerson) {
+		t.Error(err)
+	}
+	if err := s.accepts("ivy", link, NewSession{Hash: [32]byte{9}}, here); !errors.Is(err, ErrOtherPerson) {
+		t.Error(err)
+	}
+	if _, _, err := s.Session(t.Context(), here); err != nil {
+		t.Errorf("the session: %v", err)
+	}
+	if _, err := Do(t.Context(), s.Service, System(), EndSession{here}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.accepts("ivy", link, NewSession{Hash: [32]byte{9}}, here); err != nil {
+		t.Error(err)
+	}
+}
