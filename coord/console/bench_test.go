@@ -34,6 +34,19 @@ func BenchmarkPages(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+	for i := range 20 {
+		name := fmt.Sprint("g", i)
+		if _, err := ops.Do(b.Context(), n.Service, ops.Root(), ops.CreateGroup{Name: name}); err != nil {
+			b.Fatal(err)
+		}
+		e := ops.EditGroup{Name: name}
+		for j := range 25 {
+			e.Add = append(e.Add, fmt.Sprint("u", i*25+j))
+		}
+		if _, err := ops.Do(b.Context(), n.Service, ops.Root(), e); err != nil {
+			b.Fatal(err)
+		}
+	}
 	rules := []string{`{"from":["user:*"],"to":["self"],"ports":["*"]}`, `{"from":["user:u7","user:admin"],"to":["*"],"ports":["tcp:22"]}`}
 	for i := len(rules); i < 200; i++ {
 		rules = append(rules, fmt.Sprintf(`{"from":["user:u%d","user:u7","tag:t%d"],"to":["tag:t%d","tag:device"],"ports":["tcp:%d"]}`, i, i%100, i%90, i))
@@ -67,7 +80,7 @@ func BenchmarkPages(b *testing.B) {
 		return w.Result().Cookies()
 	}
 	device := "/devices/" + model.ID.String()
-	for _, page := range []struct{ user, at string }{{"admin", "/devices"}, {"admin", device}, {"admin", "/access"}, {"u7", "/devices"}} {
+	for _, page := range []struct{ user, at string }{{"admin", "/devices"}, {"admin", device}, {"admin", "/access"}, {"admin", "/people"}, {"admin", "/people/person?name=u7"}, {"admin", "/people/groups"}, {"u7", "/devices"}} {
 		cookies := signIn(page.user)
 		b.Run(page.user+strings.ReplaceAll(page.at, model.ID.String(), "ID"), func(b *testing.B) {
 			var took []time.Duration

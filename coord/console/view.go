@@ -20,15 +20,16 @@ var templateFS embed.FS
 
 // page is what every template gets.
 type page struct {
-	Name  string // of the template
-	User  string // "" when not signed in
-	Flash string
-	Net   network
-	Data  any
-	Nav   string // "devices", "access", "dns", "keys", "activity", "account"
-	Owner bool   // of the network
-	Audit bool   // may read it
-	Here  string // the page's own address, when a form's answer shows it
+	Name   string // of the template
+	User   string // "" when not signed in
+	Flash  string
+	Net    network
+	Data   any
+	Nav    string // "devices", "access", "dns", "keys", "people", "activity", "account"
+	Owner  bool   // of the network
+	Audit  bool   // may read it
+	People bool   // may see all
+	Here   string // the page's own address, when a form's answer shows it
 }
 
 // network is what the pages say of it.
@@ -55,9 +56,15 @@ var flashes = map[string]string{
 	"denied":    "Refused. The device is told so.",
 	"reports":   "Saved. Devices fetch it within seconds.",
 	"decided":   "Saved.",
+	"person":    "Saved. It holds at once.",
+	"invited":   "Invited. The link is below; it is shown to this browser only.",
+	"uninvited": "The invitation has ended. Its link does not work any more.",
+	"suspended": "Suspended. All sessions have ended.",
+	"resumed":   "Resumed.",
+	"nobody":    "Deleted. Nobody gets the name again.",
 }
 
-var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "identities": "account", "totp": "account", "codes": "account"}
+var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people", "totp": "account", "codes": "account"}
 
 var templates = parseTemplates()
 
@@ -88,7 +95,7 @@ func (c *Console) render(v *visit, status int, name string, data any) error {
 	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
 	if v.actor.UserID != "" {
 		p.User, p.Owner = clean(v.actor.User), v.actor.Role == ops.RoleOwner
-		p.Audit = v.actor.ReadsAudit()
+		p.Audit, p.People = v.actor.ReadsAudit(), v.actor.ReadsPeople()
 	}
 	n := c.ops.Network()
 	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}
@@ -131,6 +138,12 @@ func here(v *visit, name string) string {
 		return "/sign-in"
 	case "identities":
 		return "/people/waiting"
+	case "invite":
+		return "/people/invite"
+	case "groups":
+		return "/people/groups"
+	case "person":
+		return personPath(formName(v))
 	}
 	return ""
 }

@@ -373,3 +373,20 @@ func (s *Service) consoleBase() string {
 	}
 	return ""
 }
+
+// ReadsPeople reports whether an actor sees all users, and Invites whether it may invite
+// some.
+func (a Actor) ReadsPeople() bool {
+	return opUserRead.may[a.Role] == all && len(a.Tags) == 0 && opUserRead.asks(a) == nil
+}
+
+// Invites is of ReadsPeople.
+func (a Actor) Invites() bool { return opUserInvite.authorize(a, target{}) == nil }
+
+// Gives reports whether an actor may give a role to others.
+func (a Actor) Gives(r Role) bool { return a.Invites() && a.includes(r, nil) }
+
+// ChangesUser reports whether an actor may change a user.
+func (a Actor) ChangesUser(u store.User) bool {
+	return opUserEdit.authorize(a, userTarget(u)) == nil && a.includes(Role(u.Role), u.Tags)
+}
