@@ -109,3 +109,45 @@ func TestInvitationWithPasskey(t *testing.T) {
 		t.Error("a sign-in link offers a passkey")
 	}
 }
+
+// Somebody who was invited may sign in at a provider, and is the one who was invited. Who is
+// here already stays who that is, and the invitation is not used up.
+func TestInvitationWithProvider(t *testing.T) {
+	s := newSite(t)
+	s.browser().enter()
+	p := s.idp().add("work")
+	is := func(sub string) {
+		p.set(func(p *idp) { p.claims = map[string]any{"sub": sub, "preferred_username": sub} })
+	}
+	link, other := s.invites(ops.Root(), ops.InviteUser{Name: "ivy", Role: ops.RoleAuditor}), s.invites(ops.Root(), ops.InviteUser{Name: "eve"})
+	s.browser().get(link).want(t, 200, "/sign-in/with/work?link="+tokenOf(link), "or sign in at a provider")
+	is("ivy-at-work")
+	b := s.browser()
+	b.with(p, "work", "?link="+tokenOf(link)).want(t, 303)
+	b.get("/account").want(t, 200, "ivy", "another provider")
+	s.browser().get(link).want(t, 410)
+	s.browser().get("/sign-in/with/work?link="+tokenOf(link)).want(t, 410)
+	b = s.browser()
+	b.with(p, "work", "").want(t, 303)
+	b.get("/people").want(t, 200, "ivy")
+	s.browser().with(p, "work", "?link="+tokenOf(other)).want(t, 403, "that invitation is for somebody else")
+	b.get("/sign-in/with/work?link="+tokenOf(other)).want(t, 403, "Somebody else is signed in here")
+	s.browser().get(other).want(t, 200)
+	// A sign-in link is none.
+	path, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.CreateLink{User: "admin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.browser().get("/sign-in/with/work?link="+tokenOf(path)).want(t, 410)
+	// One that ends while somebody is at the provider does not let them in, nor wait.
+	is("eve-at-work")
+	at := s.browser()
+	answer := at.ask(p, "work", "?link="+tokenOf(other))
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.RevokeInvitation{Name: "eve"}); err != nil {
+		t.Fatal(err)
+	}
+	at.get(answer).want(t, 410, "This link no longer works")
+	if list, err := s.net.Service.Identities(t.Context(), ops.Root()); err != nil || len(list) != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}

@@ -26,7 +26,9 @@ type asking struct {
 	Ask      oidc.Ask
 	Next     string
 	Same     string // id of the user who has to sign in again, "" for anybody
-	At       time.Time
+	// Link is the hash of the token of an invitation, zero for none.
+	Link [32]byte
+	At   time.Time
 }
 
 type providerView struct{ ID, Title string }
@@ -79,6 +81,16 @@ func (c *Console) askProvider(v *visit) error {
 	if q.Get("again") != "" && c.authenticate(v) == nil {
 		a.Same, a.Ask.Again = v.actor.UserID, true
 	}
+	if link := q.Get("link"); link != "" {
+		l, err := c.link(v, link)
+		if err == nil && !l.Invites {
+			err = ops.ErrNotFound
+		}
+		if err != nil {
+			return c.noLink(v, err)
+		}
+		a.Link, a.Same = ops.HashToken(link), ""
+	}
 	to, err := c.providers.URL(v.ctx(), cfg, a.Ask)
 	if err != nil {
 		c.log.Warn("sign in with a provider", "provider", p.ID, "err", err)
@@ -128,8 +140,13 @@ func (c *Console) answerOfProvider(v *visit) error {
 	}
 	former := c.formerSession(v)
 	tokens, session := c.newSession(v)
-	u, err := ops.Do(v.ctx(), c.ops, stranger, ops.SignInWithProvider{Who: foreigner(p, who), Same: a.Same, Session: session, Ends: former})
+	u, err := ops.Do(v.ctx(), c.ops, stranger, ops.SignInWithProvider{Who: foreigner(p, who), Same: a.Same, Link: a.Link, Session: session, Ends: former})
 	switch {
+	case errors.Is(err, ops.ErrTaken) && a.Link != [32]byte{}:
+		return failed(http.StatusForbidden, "You are somebody here already, and that invitation is for somebody else. It was not used up.", "invitation of somebody else", nil)
+	case err != nil && a.Link != [32]byte{}:
+		c.ops.Refused(stranger, ops.SignInWithProvider{}, store.User{}, "invitation that does not work")
+		return c.noLink(v, err)
 	case errors.Is(err, ops.ErrNotAdmitted):
 		return failed(http.StatusForbidden, clean(p.Title)+" does not report any more what you were approved for. Ask whoever runs this network.", "no longer approved", nil)
 	case errors.Is(err, ops.ErrTooManyWaiting):

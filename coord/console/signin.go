@@ -46,6 +46,7 @@ type welcomeView struct {
 	Invited             bool
 	Passkey             bool   // can be made in place of a password
 	Here                string // somebody else, who is signed in in this browser
+	Providers           []providerView
 }
 
 // welcome shows what a one-time link leads to. Opening it uses nothing up:
@@ -65,8 +66,9 @@ func (c *Console) welcome(v *visit) error {
 
 func (c *Console) welcomeView(v *visit, link string, l store.Link) (view welcomeView, err error) {
 	view = welcomeView{Link: link, Name: clean(l.User.Name), Invited: l.Invites}
-	if _, why := c.passkeySite(v.r); l.Invites && why == "" {
-		view.Passkey = true
+	if l.Invites {
+		_, why := c.passkeySite(v.r)
+		view.Passkey, view.Providers = why == "", c.providerViews(v.ctx())
 	}
 	view.Code, err = c.ops.NeedsCode(v.ctx(), l.User.ID)
 	return view, err

@@ -155,6 +155,13 @@ func (s *Service) checkInvitation(r *store.Reader, l store.Link, here [32]byte) 
 	if !l.Invites {
 		return nil
 	}
+	p, err := r.UserRow(s.network, l.User.ID, s.now())
+	if err == nil && !p.New { // they have been let in another way
+		err = fmt.Errorf("invitation of %s: %w", l.User.Name, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
 	if l.By != "" {
 		by, err := r.User(s.network, l.By)
 		if err != nil && !isNotFound(err) {

@@ -42,8 +42,11 @@ type Foreigner struct {
 // SignInWithProvider begins a session of whom a provider has proved, if it is somebody
 // here. Who is not waits for approval from then on.
 type SignInWithProvider struct {
-	Who     Foreigner
-	Same    string // id of the user that it has to be, "" for anybody
+	Who  Foreigner
+	Same string // id of the user that it has to be, "" for anybody
+	// Link is the hash of an invitation's token, which is used up: somebody who is not here
+	// is the one who was invited, and need not wait. Zero for none.
+	Link    [32]byte
 	Session NewSession
 	Ends    [32]byte // as in SignIn
 }
@@ -64,6 +67,8 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 	i.Provider, i.Name, i.Mail, i.Seen = c.Who.Provider, printable(c.Who.Name, 100), printable(c.Who.Mail, 200), tx.now
 	var u store.User
 	switch {
+	case i.UserID != "" && c.Link != [32]byte{}:
+		return u, fmt.Errorf("an invitation of somebody else than whom %s signs in as: %w", c.Who.Provider, ErrTaken)
 	case i.UserID != "" && i.Admitted && !c.Who.Admitted:
 		return u, ErrNotAdmitted
 	case i.UserID != "":
@@ -75,6 +80,18 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 		}
 	case c.Same != "":
 		return u, fmt.Errorf("another person: %w", ErrNotFound)
+	case c.Link != [32]byte{}: // the session's beginning uses it up
+		l, err := tx.Link(tx.s.network, c.Link, tx.now)
+		if err == nil && !l.Invites {
+			err = ErrNotFound
+		}
+		if err == nil {
+			err = tx.s.checkInvitation(&tx.Reader, l, c.Ends)
+		}
+		if err != nil {
+			return u, err
+		}
+		u, i.UserID = l.User, l.User.ID
 	case c.Who.Admitted:
 		if u, err = tx.newPerson(i.Name, false); err != nil {
 			return u, err
