@@ -25,21 +25,35 @@ type asset struct {
 	tag    string
 }
 
+// joined are the assets that are made of all files in a directory, in the order of their
+// names.
+var joined = map[string]string{"style": "style.css", "script": "console.js"}
+
 func loadAssets() map[string]asset {
 	m := make(map[string]asset)
-	files, err := staticFS.ReadDir("static")
-	if err != nil {
-		panic(err) // embedded
-	}
-	for _, f := range files {
-		b, err := staticFS.ReadFile("static/" + f.Name())
-		if err != nil {
-			panic(err)
+	for _, f := range must(staticFS.ReadDir("static")) {
+		name, file := f.Name(), "static/"+f.Name()
+		var b []byte
+		if f.IsDir() {
+			name = joined[name]
+			for _, part := range must(staticFS.ReadDir(file)) {
+				b = append(b, must(staticFS.ReadFile(file+"/"+part.Name()))...)
+			}
+		} else {
+			b = must(staticFS.ReadFile(file))
 		}
 		sum := sha256.Sum256(b)
-		m[f.Name()] = asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
+		m[name] = asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
 	}
 	return m
+}
+
+// must is for what is embedded: it fails with the build, not by input.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 func assetPath(name string) string {

@@ -307,7 +307,7 @@ var (
 )
 
 // fail answers with an error page; for htmx with the status alone, so that the
-// page stays as it is and says so (console.js).
+// page stays as it is and says so (static/script).
 func (c *Console) fail(v *visit, err error) {
 	if errors.Is(err, context.Canceled) && v.ctx().Err() != nil {
 		return // nobody is there to read it
@@ -358,7 +358,7 @@ func (c *Console) fail(v *visit, err error) {
 	if pe == errSignIn {
 		next := v.r.URL.RequestURI()
 		if v.r.Method != http.MethodGet {
-			// Back to the page with the form; console.js fills in what was typed.
+			// Back to the page with the form; static/script fills in what was typed.
 			next = ""
 			if u, err := url.Parse(v.r.Referer()); err == nil && u.Host == v.r.Host {
 				next = u.RequestURI()

@@ -25,8 +25,8 @@
 //
 // Live pages hold one stream (events.go), which only names what changed; the page then
 // fetches its own address again and replaces the changed part, so each thing is drawn by
-// one function, and nothing has to be replayed. static/console.js says so when the stream
-// is silent, and keeps what was typed when the session ends.
+// one function, and nothing has to be replayed. static/script (20-live.js) says so when the stream
+// is silent, and keeps what was typed when the session ends (40-drafts.js).
 //
 // Every page and every form works without JavaScript. Every string from a device or a
 // browser goes through clean (text.go) before a template gets it, and html/template

@@ -24,7 +24,7 @@ import (
 // (hx-trigger). Many changes at once become one event per name and tick.
 const (
 	eventTick      = 200 * time.Millisecond
-	pulseEvery     = 3 * time.Second // see silence in console.js
+	pulseEvery     = 3 * time.Second // see silence in static/script/20-live.js
 	maxPending     = 256             // names; more become one resync
 	streamsPerUser = 32
 )

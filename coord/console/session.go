@@ -16,7 +16,7 @@ import (
 // touchEvery bounds how often a session's last request is written down.
 const touchEvery = time.Minute
 
-// passiveHeader marks requests that a page makes by itself (console.js, hx-headers).
+// passiveHeader marks requests that a page makes by itself (static/script, hx-headers).
 // They do not keep a session alive, and wake no device (see ops.Passive). Whoever
 // leaves it out on purpose only does what a click would do.
 const passiveHeader = "Weft-Passive"

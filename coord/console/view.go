@@ -103,7 +103,7 @@ func (c *Console) render(v *visit, status int, name string, data any) error {
 }
 
 // here is where a page that answers a form lives, so that reloading it does not
-// send the form again (console.js).
+// send the form again (static/script).
 func here(v *visit, name string) string {
 	if v.r.Method != http.MethodPost {
 		return ""

@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import { CONSOLE, wide, look, step, run } from "../lib.mjs";
+
+const { page } = run;
+
+await step("keys", async () => {
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/keys/new");
+  await look(page, "newkey");
+  await page.fill("#note", "Golden image, batch 7");
+  await page.fill("#tags", "sensor, north-field");
+  await page.getByLabel("Reusable").check();
+  await page.getByRole("button", { name: "Create the key" }).click();
+  await page.getByText("Without installing").click();
+  await page.getByText("weft run --token-file").waitFor();
+  await look(page, "join-reusable");
+  await page.setViewportSize(wide);
+  await page.goto(CONSOLE + "/keys");
+  await page.getByText("Golden image").waitFor();
+  await page.locator("tr", { hasText: "Golden image" }).getByText("Revoke", { exact: true }).click();
+  await look(page, "keys");
+  const broken = await page.$$eval(".keys .whole, .keys td time", (all) => all.filter((e) => e.getClientRects().length > 1).map((e) => e.textContent));
+  assert.deepEqual(broken, [], "words that break over two lines");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator("details.confirm[open]").count(), 0);
+  await page.setViewportSize(wide);
+  await page.locator("tr", { hasText: "Golden image" }).getByText("Revoke", { exact: true }).click();
+  await page.getByRole("button", { name: "Revoke this key" }).click();
+  await page.getByText("Key revoked.").waitFor();
+  await page.getByText("used, expired or revoked").click();
+  await look(page, "keys-past");
+});

@@ -1,0 +1,58 @@
+// What was typed, kept over a session that ends.
+
+function signedOut() {
+  keepTyped();
+  // The server shows the sign-in page at this address, and leads back here.
+  location.reload();
+}
+
+// What was typed into a form survives a session that ends meanwhile: it is kept in this
+// tab while somebody signs in again, and filled in for the same user. Passwords and codes
+// are not kept.
+const draftTime = 15 * 60_000;
+
+function typedIn(form) {
+  return [...form.elements].filter((el) => el.name && !["password", "hidden", "file", "submit", "button"].includes(el.type) && el.autocomplete !== "one-time-code");
+}
+
+function keepTyped(form) {
+  if (!document.body.dataset.user) return;
+  const changed = (el) => (["checkbox", "radio"].includes(el.type) ? el.checked !== el.defaultChecked : el.options ? [...el.options].some((o) => o.selected !== o.defaultSelected) : el.value !== el.defaultValue);
+  form ??= [...document.forms].find((f) => f.method === "post" && typedIn(f).some(changed));
+  if (!form) return;
+  const values = typedIn(form).map((el) => [el.name, el.value, el.checked ?? null]);
+  const draft = { page: location.pathname, action: form.getAttribute("action"), user: document.body.dataset.user, at: Date.now(), values };
+  sessionStorage.setItem("draft", JSON.stringify(draft));
+}
+
+function fillIn() {
+  const draft = JSON.parse(sessionStorage.getItem("draft") ?? "null");
+  if (!draft) return;
+  if (!document.body.dataset.user) {
+    // A page on the way back in.
+    if (document.querySelector("form[action='/sign-in']")) sessionStorage.setItem("draft", JSON.stringify({ ...draft, signedOut: true }));
+    return;
+  }
+  if (draft.signedOut && draft.user === document.body.dataset.user && location.pathname !== draft.page && Date.now() - draft.at < draftTime) return;
+  sessionStorage.removeItem("draft");
+  if (!draft.signedOut || draft.user !== document.body.dataset.user || Date.now() - draft.at >= draftTime) return;
+  const form = [...document.forms].find((f) => f.getAttribute("action") === draft.action);
+  if (!form) return;
+  for (let d = form.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
+  const rest = [...draft.values];
+  for (const el of typedIn(form)) {
+    const i = rest.findIndex(([name, value]) => name === el.name && (!["checkbox", "radio"].includes(el.type) || value === el.value));
+    if (i < 0) continue;
+    const [[, value, checked]] = rest.splice(i, 1);
+    if (["checkbox", "radio"].includes(el.type)) el.checked = checked;
+    else el.value = value;
+  }
+  say("You were signed out before this was saved. It is filled in again.", true);
+  form.querySelector("button:not([type=button])")?.focus();
+}
+
+document.addEventListener("submit", (e) => {
+  if (e.target.method === "post" && !e.target.hasAttribute("hx-post")) keepTyped(e.target);
+});
+
+document.addEventListener("signed-out", signedOut);
