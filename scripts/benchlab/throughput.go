@@ -62,10 +62,13 @@ func throughput(b *bench) {
 	}
 }
 
-// ready waits until a program listens there.
+// ready waits until a program listens there. Each try is short: a connection that was tried
+// before the interface of a tunnel is up has the source address of another one for good.
 func ready(b *bench, n *lab.Namespace, addr string) {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		c, err := n.Dial(context.Background(), "tcp", addr)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		c, err := n.Dial(ctx, "tcp", addr)
+		cancel()
 		if err == nil {
 			c.Close()
 			time.Sleep(200 * time.Millisecond) // iperf3 serves one client at a time
