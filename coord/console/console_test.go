@@ -485,6 +485,7 @@ func TestRoutes(t *testing.T) {
 		"POST /account/codes/off":            {401, 303},
 		"POST /account/codes/recovery":       {401, 404},
 		"POST /sign-out":                     {401, 303},
+		"POST /theme":                        {401, 400},
 		"GET /{$}":                           {401, 303},
 		"GET /events":                        {401, 200},
 		"GET /devices":                       {401, 200},

@@ -14,7 +14,7 @@ import (
 func TestPeople(t *testing.T) {
 	s := newSite(t)
 	owner := s.browser().enter()
-	owner.get("/people").want(t, 200, "You are alone here", `href="/people/invite"`, `aria-current="page">People`, "just now")
+	owner.get("/people").want(t, 200, "You are alone here", `href="/people/invite"`, `<span>People</span>`, "just now")
 	owner.get("/people/groups").want(t, 200, "No groups yet")
 	owner.get("/people/invite").want(t, 200, "Owner: everything", "1 week")
 	owner.post("/people/invite", "name", "a b<", "role", "member", "life", "7d").want(t, 422, "User name", "a b&lt;", `data-here="/people/invite"`)

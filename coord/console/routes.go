@@ -33,6 +33,7 @@ var routes = []route{
 	{"POST /sign-in/passkey", public, (*Console).signInWithPasskey},
 	{"GET /sign-in/again", anyMember, (*Console).signInAgain},
 	{"POST /sign-out", anyMember, (*Console).signOut},
+	{"POST /theme", anyMember, (*Console).setTheme},
 
 	{"GET /{$}", member, (*Console).home},
 	{"GET /events", member, (*Console).events},

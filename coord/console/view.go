@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"weft/coord/ops"
 	"weft/overlay/cert"
@@ -20,16 +21,41 @@ var templateFS embed.FS
 
 // page is what every template gets.
 type page struct {
-	Name   string // of the template
-	User   string // "" when not signed in
-	Flash  string
-	Net    network
-	Data   any
-	Nav    string // "devices", "access", "dns", "keys", "people", "activity", "account"
-	Owner  bool   // of the network
-	Audit  bool   // may read it
-	People bool   // may see all
-	Here   string // the page's own address, when a form's answer shows it
+	Name  string // of the template
+	User  string // "" when not signed in
+	Role  string // of the user
+	Flash string
+	Undo  *undo // beside Flash; nil: cannot be undone
+	Net   network
+	Data  any
+	Nav   string   // the ID of the section it is in
+	Parts tabsView // of that section
+	Owner bool     // of the network
+	Here  string   // the page's own address, when a form's answer shows it
+	Theme string   // "light", "dark"; "": as the system says
+
+	Sections []section
+	Themes   []theme
+}
+
+// undo is a form that undoes what a page says was done. What a page shows may have one (see
+// undoer).
+type undo struct {
+	Action string
+	Fields []field
+}
+
+type field struct{ Name, Value string }
+
+// undoer is of the data of pages whose flash can be undone. It returns nil when it cannot.
+type undoer interface{ undo() *undo }
+
+// Initial is what stands for a user in little space.
+func (p page) Initial() string {
+	for _, r := range p.User {
+		return string(unicode.ToUpper(r))
+	}
+	return ""
 }
 
 // network is what the pages say of it.
@@ -64,8 +90,6 @@ var flashes = map[string]string{
 	"nobody":    "Deleted. Nobody gets the name again.",
 }
 
-var navOf = map[string]string{"access": "access", "devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices", "dns": "dns", "keys": "keys", "newkey": "keys", "activity": "activity", "introductions": "activity", "account": "account", "people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people", "totp": "account", "codes": "account"}
-
 var templates = parseTemplates()
 
 func parseTemplates() map[string]*template.Template {
@@ -73,6 +97,11 @@ func parseTemplates() map[string]*template.Template {
 		"asset":  assetPath,
 		"plural": plural,
 		"clean":  clean,
+
+		"commands": commandList,
+		"copyOf":   copyOf,
+		"path":     pathOf,
+		"status":   statusOf,
 	}
 	base := template.Must(template.New("base").Funcs(funcs).ParseFS(templateFS, "templates/layout.html", "templates/parts.html"))
 	set := make(map[string]*template.Template)
@@ -92,10 +121,14 @@ func parseTemplates() map[string]*template.Template {
 
 // render answers with a whole page.
 func (c *Console) render(v *visit, status int, name string, data any) error {
-	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")]}
+	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")], Theme: c.theme(v.r)}
+	if u, ok := data.(undoer); ok && p.Flash != "" {
+		p.Undo = u.undo()
+	}
 	if v.actor.UserID != "" {
-		p.User, p.Owner = clean(v.actor.User), v.actor.Role == ops.RoleOwner
-		p.Audit, p.People = v.actor.ReadsAudit(), v.actor.ReadsPeople()
+		p.User, p.Role, p.Owner = clean(v.actor.User), string(v.actor.Role), v.actor.Role == ops.RoleOwner
+		p.Sections, p.Parts = sectionsOf(v.actor), partsOf(v.actor, name)
+		p.Themes = themes(p.Theme)
 	}
 	n := c.ops.Network()
 	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}

@@ -9,8 +9,13 @@ export const { CONSOLE, CONTROL, SECURE, WEFT_CHROMIUM, WEFT_SHOTS } = process.e
 export const NAMED = "https://weft.example:" + SECURE.split(":")[1];
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 export const password = "correct horse battery";
-export const wide = { width: 1280, height: 860 };
+export const wide = { width: 1440, height: 900 };
 export const narrow = { width: 390, height: 844 };
+const tablet = { width: 768, height: 1024 };
+const widest = { width: 1920, height: 1080 };
+// What is left of a screen of 1280 by 1024 px at four times its size, and of 1440 by 900 px
+// at twice.
+const zoomed = [{ width: 320, height: 256 }, { width: 720, height: 450 }];
 
 export const control = async (path, body) => {
   const res = await fetch(CONTROL + path, { method: "POST", body: typeof body === "string" ? body : body && new URLSearchParams(body) });
@@ -59,17 +64,45 @@ export async function newPage(options = {}) {
   return page;
 }
 
-// look checks a page at both widths and in both themes: nothing sticks out,
-// text can be read and controls have names (axe), and keeps a picture.
-export async function look(page, name) {
-  for (const size of [narrow, wide]) {
+// fits checks that nothing sticks out of a page, at the size it has.
+async function fits(page, name) {
+  const { width } = page.viewportSize();
+  const out = await page.evaluate(() => {
+    const root = document.documentElement;
+    const over = root.scrollWidth - root.clientWidth;
+    const far = over > 0 ? [...document.querySelectorAll("body *")].filter((el) => el.getBoundingClientRect().right > root.clientWidth + 1).slice(0, 3) : [];
+    return { over, far: far.map((el) => `${el.tagName.toLowerCase()}.${el.className.baseVal ?? el.className}`) };
+  });
+  assert.ok(out.over <= 0, `${name} at ${width} px: ${out.over} px stick out: ${out.far}`);
+}
+
+// zoom checks that a page can be used where everything is large: nothing sticks out, fields
+// are not smaller than a phone leaves alone.
+export async function zoom(page, name) {
+  for (const size of zoomed) {
     await page.setViewportSize(size);
+    await fits(page, name);
+  }
+  const small = await page.evaluate(() => [...document.querySelectorAll("main :is(input:not([type=checkbox], [type=radio], [type=hidden]), select, textarea)")]
+    .filter((el) => el.checkVisibility() && parseFloat(getComputedStyle(el).fontSize) < 16).map((el) => el.id || el.name));
+  assert.deepEqual(small, [], `${name}: fields of less than 16 px`);
+}
+
+// look checks a page at the widths of a phone, a tablet, a laptop and a large screen, zoomed,
+// and in both themes: nothing sticks out, text can be read and controls have names (axe);
+// and it keeps pictures. axe runs once with each of the two layouts and once in each theme.
+export async function look(page, name) {
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  await zoom(page, name);
+  for (const size of [narrow, tablet, wide, widest]) {
+    await page.setViewportSize(size);
+    await fits(page, name);
     for (const colorScheme of ["light", "dark"]) {
+      const checked = size === narrow ? colorScheme === "dark" : size === wide && colorScheme === "light";
+      if (!checked && !WEFT_SHOTS) continue;
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-      const out = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(out <= 0, `${name} at ${size.width} px: ${out} px stick out`);
       if (WEFT_SHOTS) await page.screenshot({ path: `${WEFT_SHOTS}/${name}-${size.width}-${colorScheme}.png`, fullPage: true });
-      if ((size === wide) === (colorScheme === "dark")) continue;
+      if (!checked) continue;
       // axe goes in through the debugger, past the page's policy.
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
@@ -77,6 +110,7 @@ export async function look(page, name) {
       assert.deepEqual(found, [], `${name} at ${size.width} px, ${colorScheme}`);
     }
   }
+  await page.setViewportSize(wide);
   await page.emulateMedia({ colorScheme: "light", reducedMotion: "no-preference" });
 }
 

@@ -6,7 +6,7 @@ const { page } = run;
 await step("DNS: records, routes, a live preview", async () => {
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
-  await page.getByRole("link", { name: "DNS", exact: true }).click();
+  await page.getByRole("link", { name: "Network", exact: true }).click();
   await page.getByRole("heading", { name: "DNS", exact: true }).waitFor();
   await look(page, "dns-empty");
   await page.setViewportSize(wide);

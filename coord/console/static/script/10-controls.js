@@ -19,13 +19,20 @@ async function copy(button) {
     ok = document.execCommand("copy");
   }
   say(ok ? "Copied" : "Selected, press Ctrl+C");
-  button.textContent = ok ? "Copied" : "Selected";
+  label(button, ok ? "Copied" : "Selected");
   button.classList.add("done");
   clearTimeout(button.timer);
   button.timer = setTimeout(() => {
-    button.textContent = "Copy";
+    label(button, "Copy");
     button.classList.remove("done");
   }, 1600);
+}
+
+// The name of such a button is its text, and what it copies.
+function label(button, text) {
+  const name = button.getAttribute("aria-label");
+  if (name) button.setAttribute("aria-label", text + name.slice(button.textContent.length));
+  button.textContent = text;
 }
 
 function reveal(button) {

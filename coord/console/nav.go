@@ -1,0 +1,46 @@
+package console
+
+import "weft/coord/ops"
+
+// section is one of the places that the console is made of.
+type section struct {
+	ID, Text, Href string
+	Far            bool // under "More" where there is little room
+}
+
+// navOf is the section of a page, by the name of its template.
+var navOf = map[string]string{
+	"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices",
+	"people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people",
+	"access":   "access",
+	"activity": "activity", "introductions": "activity",
+	"dns": "network", "keys": "network", "newkey": "network",
+	"account": "settings", "totp": "settings", "codes": "settings",
+}
+
+// sectionsOf is what an actor has a use for: nothing that would only refuse.
+func sectionsOf(a ops.Actor) []section {
+	list := []section{{ID: "devices", Text: "Devices", Href: "/devices"}}
+	if a.ReadsPeople() {
+		list = append(list, section{ID: "people", Text: "People", Href: "/people", Far: true})
+	}
+	if a.ReadsPolicy() {
+		list = append(list, section{ID: "access", Text: "Access", Href: "/access"})
+	}
+	if a.ReadsAudit() {
+		list = append(list, section{ID: "activity", Text: "Activity", Href: "/activity"})
+	}
+	network := section{ID: "network", Text: "Network", Href: "/keys", Far: true}
+	if a.ReadsDNS() {
+		network.Href = "/dns"
+	}
+	return append(list, network, section{ID: "settings", Text: "Settings", Href: "/account", Far: true})
+}
+
+// partsOf is what a section has beside the page that is shown, if it is more than one.
+func partsOf(a ops.Actor, name string) tabsView {
+	if navOf[name] != "network" || !a.ReadsDNS() {
+		return tabsView{}
+	}
+	return tabsView{"Network", []tab{{Text: "DNS", Href: "/dns", Here: name == "dns"}, {Text: "Keys", Href: "/keys", Here: name != "dns"}}}
+}
