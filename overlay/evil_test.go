@@ -220,6 +220,9 @@ func (e *evilRelay) PushCRL(_ cert.NetworkID, der []byte, _ []cert.NodeID) {
 }
 
 func (e *evilRelay) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
+func (e *evilRelay) Traffic(cert.NetworkID, cert.NodeID) (sent, received uint64, ok bool) {
+	return 0, 0, false
+}
 
 func (e *evilRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
 

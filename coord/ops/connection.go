@@ -41,9 +41,28 @@ func (s *Service) TestConnection(ctx context.Context, a Actor, id cert.NodeID) (
 	case st.Relay != s.auth.RelayID():
 		return Connection{}, fmt.Errorf("%s: %w: %s", n.Name, ErrElsewhere, s.relayLabel(st.Relay))
 	}
-	rtt, err := s.relay.get().Ping(ctx, s.network, n.ID)
+	rtt, err := s.measure(ctx, n.ID)
 	if err != nil {
 		return Connection{}, fmt.Errorf("%s: %w: %w", n.Name, ErrOffline, err)
 	}
 	return Connection{Relay: relayName, Latency: rtt}, nil
+}
+
+// measureFor is how long a measurement that several may wait for takes at most.
+const measureFor = 10 * time.Second
+
+// measure pings a device. However many ask, it is pinged once at a time, and all of them
+// get that result.
+func (s *Service) measure(ctx context.Context, id cert.NodeID) (time.Duration, error) {
+	result := s.measuring.DoChan(id.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureFor)
+		defer cancel()
+		return s.relay.get().Ping(ctx, s.network, id)
+	})
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case r := <-result:
+		return r.Val.(time.Duration), r.Err
+	}
 }

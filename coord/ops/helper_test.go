@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,9 @@ func (c *clock) Add(d time.Duration) {
 
 // relayLog is a Relay that remembers what it was told.
 type relayLog struct {
+	ping  func() (time.Duration, error) // what Ping answers; nil: an error
+	pings atomic.Int64
+
 	mu       sync.Mutex
 	notified int
 	looks    int
@@ -81,8 +85,16 @@ func (r *relayLog) Look(context.Context, cert.NetworkID, []cert.NodeID) {
 
 func (r *relayLog) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) { return time.Time{}, false }
 
+func (r *relayLog) Traffic(cert.NetworkID, cert.NodeID) (sent, received uint64, ok bool) {
+	return 0, 0, false
+}
+
 func (r *relayLog) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
-	return 0, errors.New("no relay")
+	r.pings.Add(1)
+	if r.ping == nil {
+		return 0, errors.New("no relay")
+	}
+	return r.ping()
 }
 
 // site is a Service under test.

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"weft/coord/ca"
 	"weft/coord/presence"
 	"weft/coord/store"
@@ -29,6 +31,9 @@ type Relay interface {
 	PushCRL(network cert.NetworkID, der []byte, revoked []cert.NodeID)
 	// Heard returns when anything last came from a connected node.
 	Heard(network cert.NetworkID, node cert.NodeID) (time.Time, bool)
+	// Traffic returns how many bytes a connected node has sent through the relay since it
+	// connected, and how many were forwarded to it.
+	Traffic(network cert.NetworkID, node cert.NodeID) (sent, received uint64, ok bool)
 	// Ping measures the round trip to a connected node. It waits for the
 	// answer, until ctx ends.
 	Ping(ctx context.Context, network cert.NetworkID, node cert.NodeID) (time.Duration, error)
@@ -83,6 +88,7 @@ type Service struct {
 	auditing   atomic.Pointer[AuditSettings] // the same
 	keeping    keeping
 	reports    reports
+	measuring  singleflight.Group // round trips, by device
 
 	// revoked belongs to the store's writer goroutine: nodes deleted in the
 	// batch whose revocation list is about to be pushed.

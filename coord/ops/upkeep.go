@@ -42,6 +42,9 @@ func (noRelay) Look(context.Context, cert.NetworkID, []cert.NodeID) {}
 func (noRelay) Heard(cert.NetworkID, cert.NodeID) (time.Time, bool) {
 	return time.Time{}, false
 }
+func (noRelay) Traffic(cert.NetworkID, cert.NodeID) (sent, received uint64, ok bool) {
+	return 0, 0, false
+}
 func (noRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration, error) {
 	return 0, errors.New("no relay runs here")
 }

@@ -148,6 +148,36 @@ func (t *Table) Get(node cert.NodeID) (State, bool) {
 	return e.State, ok
 }
 
+// Beside returns the other nodes that connected last from the same place as a node: from
+// the same IPv4 address, or the same /64 of IPv6. Addresses of this machine are no place.
+func (t *Table) Beside(node cert.NodeID) map[cert.NodeID]State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := place(t.nodes[node].Addr)
+	if !ok {
+		return nil
+	}
+	m := map[cert.NodeID]State{}
+	for id, e := range t.nodes {
+		if e.Addr.IsValid() && id != node && at.Contains(e.Addr.Unmap()) {
+			m[id] = e.State
+		}
+	}
+	return m
+}
+
+// place is where an address is, as far as that shows.
+func place(a netip.Addr) (netip.Prefix, bool) {
+	if a = a.Unmap().WithZone(""); !a.IsValid() || a.IsLoopback() {
+		return netip.Prefix{}, false
+	}
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(a, bits).Masked(), true
+}
+
 // Online returns how many nodes are online.
 func (t *Table) Online() int {
 	t.mu.Lock()

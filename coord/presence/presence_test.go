@@ -118,3 +118,29 @@ func TestRelays(t *testing.T) {
 	}
 	want("after a hundred relays", true, "b")
 }
+
+// Who is beside a node connected last from its IPv4 address or its /64 of IPv6.
+func TestBeside(t *testing.T) {
+	tab := New()
+	at := time.Unix(1_000_000, 0)
+	for i, addr := range []string{
+		"192.0.2.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2", "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1", "127.0.0.1", "127.0.0.1", "",
+	} {
+		a, _ := netip.ParseAddr(addr)
+		tab.Report(cert.NodeID{byte(i + 1)}, 1, true, at, "r", a)
+	}
+	tab.Report(cert.NodeID{2}, 1, false, at.Add(time.Second), "r", netip.Addr{})
+	tab.Report(cert.NodeID{2}, 2, true, at, "r", netip.MustParseAddr("192.0.2.1"))
+	tab.Report(cert.NodeID{2}, 2, false, at.Add(time.Second), "r", netip.MustParseAddr("192.0.2.1"))
+	for node, want := range map[byte][]byte{1: {2, 3}, 2: {1, 3}, 4: nil, 5: {6}, 7: nil, 8: nil, 10: nil, 99: nil} {
+		got := tab.Beside(cert.NodeID{node})
+		if len(got) != len(want) {
+			t.Errorf("beside %d: %v, want %v", node, got, want)
+		}
+		for _, w := range want {
+			if st, ok := got[cert.NodeID{w}]; !ok || st.Online != (w != 2) {
+				t.Errorf("beside %d: %v of %d", node, st, w)
+			}
+		}
+	}
+}

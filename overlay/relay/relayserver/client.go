@@ -43,6 +43,9 @@ type client struct {
 	gone    atomic.Bool  // closed: senders must look the node up again
 	silent  atomic.Bool  // closed because it did not answer a ping
 
+	// Bytes of packets, introduction frames and lane datagrams, for Traffic.
+	sent, received atomic.Uint64
+
 	laneRate rateLimit
 	// Server.lanes.mu guards the following.
 	lanes      map[cert.NodeID]*laneSide // by peer
@@ -157,6 +160,7 @@ func (c *client) run(r *relay.Reader, f []byte, now int64) (next []byte) {
 	}
 	run = run[:n]
 	c.s.bytes.Add(uint64(n))
+	c.sent.Add(uint64(n))
 	if dst := c.destination(to, now, false); dst != nil {
 		dst.deliver(c, run, now)
 	}
@@ -171,6 +175,7 @@ func (c *client) frame(f []byte, now int64) error {
 		to := relay.Peer(f)
 		relay.SetPeer(f, c.id)
 		c.s.bytes.Add(uint64(len(f)))
+		c.sent.Add(uint64(len(f)))
 		if dst := c.destination(to, now, true); dst != nil {
 			dst.introduce(c, f, now)
 		}

@@ -26,7 +26,7 @@ const (
 // deliver queues packets from another client. The goroutine that reads that client calls
 // it.
 func (c *client) deliver(from *client, run []byte, now int64) {
-	wait := patience
+	wait, all := patience, len(run)
 	if now < from.mixed {
 		wait = patienceMixed
 	}
@@ -48,6 +48,7 @@ func (c *client) deliver(from *client, run []byte, now int64) {
 	dropped := c.packets.put(from.id, run)
 	c.wakeLocked()
 	c.mu.Unlock()
+	c.received.Add(uint64(all - dropped))
 	if dropped > 0 {
 		c.s.dropped.Add(uint64(dropped))
 		from.busy(c.id, now)
@@ -93,6 +94,7 @@ func (c *client) introduce(from *client, f []byte, now int64) {
 	c.probeLocked(from.id, now)
 	c.wakeLocked()
 	c.mu.Unlock()
+	c.received.Add(uint64(len(f) - dropped))
 	if silent {
 		from.sendPeer(relay.TypeGone, c.id, byte(relay.GoneSilent))
 	}

@@ -132,6 +132,20 @@ func (s *Server) Heard(id cert.NetworkID, node cert.NodeID) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// Traffic returns how many bytes of packets, introductions and relayed UDP a connected
+// node has sent through the relay since it connected, and how many were forwarded to it.
+// ok is false if the node is not connected.
+func (s *Server) Traffic(id cert.NetworkID, node cert.NodeID) (sent, received uint64, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if n := s.networks[id]; n != nil {
+		if c := n.clients[node]; c != nil {
+			return c.sent.Load(), c.received.Load(), true
+		}
+	}
+	return 0, 0, false
+}
+
 // measured handles a pong.
 func (c *client) measured(nonce []byte, now int64) {
 	c.mu.Lock()

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/relay"
 )
 
 func TestPingMeasures(t *testing.T) {
@@ -74,6 +76,34 @@ func TestLookPingsSilentNodes(t *testing.T) {
 		}
 		if _, ok := st.s.Online(netA, well.id); !ok {
 			t.Error("who answered is gone")
+		}
+	})
+}
+
+// Traffic counts both directions of a connection, and begins anew with the next one.
+func TestTraffic(t *testing.T) {
+	onStage(t, func(st *stage) {
+		a, b := st.join(1), st.join(2)
+		a.packet(b.id, "twelve bytes")
+		b.wantOne(relay.TypePacket, a.id, "twelve bytes")
+		sent, _, ok := st.s.Traffic(netA, a.id)
+		_, received, _ := st.s.Traffic(netA, b.id)
+		if !ok || sent != received || sent < 12 || sent > 100 {
+			t.Errorf("%d bytes sent, %d received, %v", sent, received, ok)
+		}
+		if _, received, _ := st.s.Traffic(netA, a.id); received != 0 {
+			t.Errorf("the sender received %d bytes", received)
+		}
+		if _, _, ok := st.s.Traffic(netB, a.id); ok {
+			t.Error("the same id in another network has traffic")
+		}
+		a.c.Close()
+		synctest.Wait()
+		if _, _, ok := st.s.Traffic(netA, a.id); ok {
+			t.Error("an absent node has traffic")
+		}
+		if sent, _, ok := st.s.Traffic(netA, st.join(1).id); !ok || sent != 0 {
+			t.Errorf("a new connection begins with %d bytes, %v", sent, ok)
 		}
 	})
 }

@@ -116,6 +116,8 @@ func (s *Server) laneDestination(id lane.ID, from netip.AddrPort, n int, now int
 		s.lanes.dropped.Add(uint64(n))
 		return nil
 	}
+	x.owner.sent.Add(uint64(n))
+	x.other.owner.received.Add(uint64(n))
 	return to
 }
 
