@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"weft/coord/ops"
@@ -57,8 +56,19 @@ func (c *Console) testDevice(v *visit) error {
 	default:
 		return err
 	}
-	if v.partial() {
+	// On the page of the device the result is one more of a line.
+	samples := v.r.PostForm.Has("samples")
+	if v.partial() && !samples {
 		return c.fragment(v, "device", "test", view)
 	}
-	return c.devicePage(v, http.StatusOK, d, devicePageView{Test: &view})
+	took := time.Duration(-1)
+	if view.Latency != "" {
+		took = t.Latency
+	}
+	line := newLatency(view.Device, append(samplesOf(v.r.PostForm.Get("samples")), took))
+	line.Relay, line.Problem = view.Relay, view.Problem
+	if v.partial() {
+		return c.fragment(v, "device", "latency", line)
+	}
+	return c.overviewPage(v, d, line)
 }

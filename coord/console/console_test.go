@@ -295,7 +295,7 @@ func TestFirstRun(t *testing.T) {
 	if strings.Contains(part.body, "<html") {
 		t.Error("htmx got a whole page")
 	}
-	b.post(test).want(t, 200, " ms</b>", "<html")
+	b.post(test).want(t, 200, " ms</b>", "<html", `aria-label="Round trip to kitchen-pi: `)
 	d.Disconnect()
 	b.post(test).want(t, 200, "no connection to a relay")
 
@@ -322,6 +322,7 @@ func TestRenameAndDelete(t *testing.T) {
 	b.post(at+"/rename", "name", "nas").want(t, 422, "Another device has this name")
 	b.post(at+"/rename", "name", " Larder-Pi ").want(t, 303)
 	b.get(at+"?done=renamed").want(t, 200, "larder-pi.weft.internal", "Renamed")
+	b.get(at+"/settings").want(t, 200, `value="larder-pi"`)
 
 	before := s.net.State()
 	b.post(at+"/delete", "name", "").want(t, 422, "not its name")
@@ -339,8 +340,8 @@ func TestReplaceDevice(t *testing.T) {
 	b := s.browser().enter()
 	old, fresh := s.household()["kitchen-pi"], s.net.Add("kitchen-pi", "linux/arm64", "device")
 	at := "/devices/" + fresh.ID.String()
-	b.get(at).want(t, 200, `id="old" name="old" value="kitchen-pi"`)
-	if page := b.get("/devices/"+old.ID.String()).want(t, 200); strings.Contains(page.body, `value="kitchen-pi-1"`) {
+	b.get(at+"/settings").want(t, 200, `id="old" name="old" value="kitchen-pi"`)
+	if page := b.get("/devices/"+old.ID.String()+"/settings").want(t, 200); strings.Contains(page.body, `value="kitchen-pi-1"`) {
 		t.Error("the old device offers to replace the new one")
 	}
 	before := s.net.State()
@@ -490,6 +491,9 @@ func TestRoutes(t *testing.T) {
 		"GET /events":                        {401, 200},
 		"GET /devices":                       {401, 200},
 		"GET /devices/{id}":                  {401, 404},
+		"GET /devices/{id}/activity":         {401, 404},
+		"GET /devices/{id}/settings":         {401, 404},
+		"POST /devices/{id}/undo":            {401, 404},
 		"POST /devices/{id}/rename":          {401, 404},
 		"GET /devices/{id}/replace":          {401, 404},
 		"POST /devices/{id}/replace":         {401, 404},

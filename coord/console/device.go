@@ -2,7 +2,7 @@ package console
 
 import (
 	"net/http"
-	"strings"
+	"strconv"
 	"time"
 
 	"weft/coord/ops"
@@ -98,52 +98,53 @@ func (c *Console) deviceView(d ops.Device) deviceView {
 	return view
 }
 
-type devicePageView struct {
-	Device deviceView
-	Test   *testView
-	// The forms, when they come back with a problem.
-	NewName, RenameProblem string
-	DeleteProblem          string
-	OldName, OldProblem    string
-	// The form for tags and the owner. Match is the revision that is shown.
-	MayAssign, MayHandOver bool
-	NewTags, NewOwner      string
-	AssignProblem, Match   string
-
-	Reach reachView // who reaches it
+// devicePage is the page of one device: its head, and what one of its tabs shows.
+type devicePage struct {
+	Device    deviceView
+	Tab       string // "", "activity" or "settings"
+	Self      string // its own address
+	Tabs      tabsView
+	MayChange bool
+	Answer    bool // to a form that changed nothing: it is left alone
+	// Of the tab that is shown; the others are nil.
+	Overview *overviewView
+	Activity *deviceActs
+	Settings *settingsView
 }
 
-func (c *Console) device(v *visit) error {
+// deviceHere is the device that the address names, if the actor may see it.
+func (v *visit) deviceHere() (ops.Device, error) {
 	id, err := v.nodeID()
 	if err != nil {
-		return err
+		return ops.Device{}, err
 	}
-	d, err := c.ops.Device(v.ctx(), v.actor, id.String())
-	if err != nil {
-		return err
-	}
-	return c.devicePage(v, http.StatusOK, d, devicePageView{})
+	return v.ops.Device(v.ctx(), v.actor, id.String())
 }
 
-func (c *Console) devicePage(v *visit, status int, d ops.Device, view devicePageView) error {
-	view.Device = c.deviceView(d)
-	if view.NewName == "" {
-		view.NewName = view.Device.Name
+// devicePage draws the page of a device; page has the content of a tab.
+func (c *Console) devicePage(v *visit, status int, d ops.Device, page devicePage) error {
+	page.Device, page.MayChange, page.Answer = c.deviceView(d), v.actor.ChangesDevices(), status != http.StatusOK
+	tabs := []struct{ text, at string }{{"Overview", ""}, {"Activity", "activity"}, {"Settings", "settings"}}
+	page.Self = page.Device.Path
+	if page.Tab != "" {
+		page.Self += "/" + page.Tab
 	}
-	if view.OldName == "" {
-		view.OldName = c.namesake(v, d)
+	for _, part := range []string{"before", "reach"} { // of a list: what follows changes shows the same
+		if n, err := strconv.ParseUint(v.r.URL.Query().Get(part), 10, 62); err == nil {
+			page.Self += "?" + part + "=" + strconv.FormatUint(n, 10)
+			break
+		}
 	}
-	if view.AssignProblem == "" {
-		view.NewTags, view.NewOwner = strings.Join(view.Device.Tags, " "), view.Device.Owner
+	page.Tabs.Name = "About " + page.Device.Name
+	for _, t := range tabs {
+		if t.at == "activity" && !v.actor.ReadsAudit() {
+			continue
+		}
+		href := page.Device.Path
+		if t.at != "" {
+			href += "/" + t.at
+		}
+		page.Tabs.List = append(page.Tabs.List, tab{t.text, href, t.at == page.Tab})
 	}
-	view.Match = d.Revision
-	view.MayAssign, view.MayHandOver = mayAssign(v.actor)
-	var err error
-	if view.Reach, err = c.reach(v, ops.ReachQuery{To: d.ID.String()}, view.Device.Path); err != nil {
-		return err
-	}
-	if view.Test == nil {
-		view.Test = &testView{Device: view.Device}
-	}
-	return c.render(v, status, "device", view)
+	return c.render(v, status, "device", page)
 }

@@ -333,28 +333,3 @@ func lines(text string) []string {
 	}
 	return out
 }
-
-// setDeviceDNS sets the DNS settings of one device.
-func (c *Console) setDeviceDNS(v *visit) error {
-	id, err := v.nodeID()
-	lan := v.r.PostForm.Get("lan-names")
-	if !slices.Contains([]string{"default", "on", "off"}, lan) {
-		return errBadForm
-	}
-	if err != nil {
-		return err
-	}
-	wildcard := v.r.PostForm.Get("wildcard") == "on"
-	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.SetDeviceDNS{ID: id, DeviceDNS: ops.DeviceDNS{Wildcard: &wildcard, LANNames: lan}})
-	if problem := problemText(err); problem != "" {
-		d, err := c.ops.Device(v.ctx(), v.actor, id.String())
-		if err != nil {
-			return err
-		}
-		return c.devicePage(v, http.StatusUnprocessableEntity, d, devicePageView{RenameProblem: problem})
-	}
-	if err != nil {
-		return err
-	}
-	return v.redirect("/devices/" + id.String() + "?done=names")
-}

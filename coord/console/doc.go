@@ -14,8 +14,9 @@
 //
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
-// (session.go), and then the page: devices.go, device.go (its forms: device_edit.go;
-// its connection test: connection.go; who reaches it: reach.go), access.go
+// (session.go), and then the page: devices.go, device.go (its tabs:
+// device_overview.go, device_activity.go, device_settings.go; its line of round trips:
+// latency.go, connection.go; who reaches it: reach.go; undoing a change: undo.go), access.go
 // (access_check.go: what a policy would change; access_can.go: may one reach another),
 // dns.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
 // changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
@@ -26,7 +27,8 @@
 // Live pages hold one stream (events.go), which only names what changed; the page then
 // fetches its own address again and replaces the changed part, so each thing is drawn by
 // one function, and nothing has to be replayed. static/script (20-live.js) says so when the stream
-// is silent, and keeps what was typed when the session ends (40-drafts.js).
+// is silent, and keeps what was typed when the session ends (40-drafts.js) and when
+// somebody else changes what a form shows (54-changed.js).
 //
 // Every page and every form works without JavaScript. Every string from a device or a
 // browser goes through clean (text.go) before a template gets it, and html/template

@@ -107,7 +107,7 @@ func TestHostileStrings(t *testing.T) {
 
 	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/people/waiting", "/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
-		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/keys/"+keys[i]+"/join",
+		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/devices/"+fleet[i].ID.String()+"/settings?note="+url.QueryEscape(p), "/devices/"+fleet[i].ID.String()+"/activity", "/keys/"+keys[i]+"/join",
 			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
 	}
 	for _, at := range pages {
@@ -138,6 +138,11 @@ func TestHostileStrings(t *testing.T) {
 		if a := b.post("/devices/"+id+"/rename", "name", p); a.StatusCode == 422 {
 			checkMarkup(t, "rename", a.body)
 		}
+		assigned := b.post("/devices/"+id+"/assign", "tags", p, "owner", p, "match", "x"+p)
+		if checkMarkup(t, "assign", assigned.body); assigned.StatusCode != 409 && assigned.StatusCode != 422 {
+			t.Errorf("%q as tags and owner: status %d", p, assigned.StatusCode)
+		}
+		checkMarkup(t, "undo", b.post("/devices/"+id+"/undo", "note", p).want(t, 422).body)
 		checkMarkup(t, "new key", b.post("/keys", "kind", "device", "tags", p+" $", "note", p, "life", "1h").want(t, 422).body)
 	}
 }

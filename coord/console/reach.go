@@ -1,11 +1,8 @@
 package console
 
 import (
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -89,62 +86,4 @@ func (c *Console) mine(v *visit) (*mineView, error) {
 		}
 	}
 	return view, err
-}
-
-// assignDevice gives a device other tags or another owner, if nothing has changed since
-// the form was drawn.
-func (c *Console) assignDevice(v *visit) error {
-	id, err := v.nodeID()
-	if err != nil {
-		return err
-	}
-	f := v.r.PostForm
-	if !f.Has("tags") || f.Get("match") == "" {
-		return errBadForm
-	}
-	tags := strings.FieldsFunc(cut(f.Get("tags"), 2000), func(r rune) bool { return r == ' ' || r == ',' })
-	e := ops.EditDevice{ID: id, Tags: &tags, Match: []string{f.Get("match")}}
-	owner := strings.TrimSpace(cut(f.Get("owner"), 255))
-	if f.Has("owner") {
-		e.User = &owner
-	}
-	if owner == "" && f.Has("owner") {
-		err = ops.Invalid("name the owner")
-	} else {
-		_, err = ops.Do(v.ctx(), c.ops, v.actor, e)
-	}
-	if err == nil {
-		return v.redirect("/devices/" + id.String() + "?done=assigned")
-	}
-	d, missing := c.ops.Device(v.ctx(), v.actor, id.String())
-	if missing != nil {
-		return missing
-	}
-	status, problem := http.StatusUnprocessableEntity, problemText(err)
-	switch {
-	case errors.Is(err, ops.ErrChanged):
-		status, problem = http.StatusConflict, "Somebody else has changed this device since you opened the page, or it has a new certificate. Look at it again, then repeat."
-	case errors.Is(err, ops.ErrForbidden):
-		status, problem = http.StatusForbidden, forbiddenText(err)
-	case errors.Is(err, ops.ErrNotFound):
-		problem = "There is no person of this name."
-	case problem == "":
-		return err
-	}
-	return c.devicePage(v, status, d, devicePageView{NewTags: clean(strings.Join(tags, " ")), NewOwner: clean(owner), AssignProblem: cleanLong(problem)})
-}
-
-// forbiddenText is why something is not allowed.
-func forbiddenText(err error) string {
-	text := strings.TrimSuffix(err.Error(), ": "+ops.ErrForbidden.Error())
-	if _, why, ok := strings.Cut(text, ": "); ok { // behind the name of the operation
-		text = why
-	}
-	return cleanLong(strings.ToUpper(text[:1]) + text[1:] + ".")
-}
-
-// mayAssign reports whether to offer the form, and whether it has an owner in it.
-func mayAssign(a ops.Actor) (tags, owner bool) {
-	owner = slices.Contains([]ops.Role{ops.RoleOwner, ops.RoleAdmin, ops.RoleOperator}, a.Role)
-	return owner || a.Role == ops.RoleMember, owner
 }

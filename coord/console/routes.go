@@ -40,6 +40,9 @@ var routes = []route{
 
 	{"GET /devices", member, (*Console).devices},
 	{"GET /devices/{id}", member, (*Console).device},
+	{"GET /devices/{id}/activity", member, (*Console).deviceActivity},
+	{"GET /devices/{id}/settings", member, (*Console).deviceSettings},
+	{"POST /devices/{id}/undo", member, (*Console).undoDevice},
 	{"POST /devices/{id}/rename", member, (*Console).renameDevice},
 	{"GET /devices/{id}/replace", member, (*Console).confirmReplace},
 	{"POST /devices/{id}/replace", member, (*Console).replaceDevice},

@@ -162,6 +162,22 @@ func latencyText(d time.Duration) string {
 	return fmt.Sprintf("%.0f ms", ms)
 }
 
+// bytesText is a number of bytes as people say it: 1.2 MB.
+func bytesText(n uint64) string {
+	const units = "kMGTPE"
+	if n < 1000 {
+		return plural(int(n), "byte")
+	}
+	f, unit := float64(n)/1000, 0
+	for f >= 999.5 && unit < len(units)-1 {
+		f, unit = f/1000, unit+1
+	}
+	if f < 9.95 {
+		return fmt.Sprintf("%.1f %cB", f, units[unit])
+	}
+	return fmt.Sprintf("%.0f %cB", f, units[unit])
+}
+
 var osNames = map[string]string{"linux": "Linux", "darwin": "macOS", "windows": "Windows", "freebsd": "FreeBSD", "openbsd": "OpenBSD", "android": "Android", "ios": "iOS"}
 
 // osText turns "linux/arm64" into "Linux, arm64".

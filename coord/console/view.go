@@ -2,9 +2,11 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"embed"
 	"html/template"
+	"io/fs"
 	"net/http"
 	"path"
 	"regexp"
@@ -38,17 +40,13 @@ type page struct {
 	Themes   []theme
 }
 
-// undo is a form that undoes what a page says was done. What a page shows may have one (see
-// undoer).
+// undo is a form that undoes what a page says was done (undo.go).
 type undo struct {
 	Action string
 	Fields []field
 }
 
 type field struct{ Name, Value string }
-
-// undoer is of the data of pages whose flash can be undone. It returns nil when it cannot.
-type undoer interface{ undo() *undo }
 
 // Initial is what stands for a user in little space.
 func (p page) Initial() string {
@@ -64,6 +62,7 @@ type network struct{ ID, Suffix, Version string }
 // flashes are the notes that a redirect may ask for: by name, so that an
 // address cannot put words into the console's mouth.
 var flashes = map[string]string{
+	"undone":    "Undone.",
 	"renamed":   "Renamed. The new name works at once; open connections go on.",
 	"assigned":  "Changed. Its older certificates are revoked; it fetches the new one by itself.",
 	"replaced":  "Replaced. The name leads to this device now; the old one's certificates are revoked.",
@@ -111,10 +110,15 @@ func parseTemplates() map[string]*template.Template {
 	}
 	for _, f := range files {
 		name := strings.TrimSuffix(f.Name(), ".html")
-		if name == "layout" || name == "parts" {
+		if name == "layout" || name == "parts" || strings.Contains(name, "_") {
 			continue
 		}
-		set[name] = template.Must(template.Must(base.Clone()).ParseFS(templateFS, "templates/"+f.Name()))
+		// A tab of a page has a file of its own: NAME_TAB.html.
+		page := template.Must(template.Must(base.Clone()).ParseFS(templateFS, "templates/"+f.Name()))
+		if tabs, err := fs.Glob(templateFS, "templates/"+name+"_*.html"); err == nil && len(tabs) > 0 {
+			template.Must(page.ParseFS(templateFS, tabs...))
+		}
+		set[name] = page
 	}
 	return set
 }
@@ -122,8 +126,8 @@ func parseTemplates() map[string]*template.Template {
 // render answers with a whole page.
 func (c *Console) render(v *visit, status int, name string, data any) error {
 	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")], Theme: c.theme(v.r)}
-	if u, ok := data.(undoer); ok && p.Flash != "" {
-		p.Undo = u.undo()
+	if text, undo := v.noteHere(); p.Flash != "" {
+		p.Flash, p.Undo = cmp.Or(text, p.Flash), undo
 	}
 	if v.actor.UserID != "" {
 		p.User, p.Role, p.Owner = clean(v.actor.User), string(v.actor.Role), v.actor.Role == ops.RoleOwner
@@ -143,7 +147,10 @@ func here(v *visit, name string) string {
 	}
 	switch name {
 	case "device":
-		return path.Dir(v.r.URL.Path)
+		if at, ok := strings.CutSuffix(v.r.URL.Path, "/test"); ok {
+			return at
+		}
+		return path.Dir(v.r.URL.Path) + "/settings"
 	case "add":
 		if v.r.PostForm.Get("kind") == "laptop" {
 			return "/add/laptop"

@@ -78,7 +78,7 @@ await step("a server that hangs: the page says so, greys what it shows, and reco
 await step("what was typed survives a session that ends", async () => {
   expect(/401/);
   for (const how of ["while typing", "before the button"]) {
-    await page.goto(`${CONSOLE}/devices/${run.joined}`);
+    await page.goto(`${CONSOLE}/devices/${run.joined}/settings`);
     await page.locator("#live-state[data-state=on]").waitFor();
     await page.fill("#newname", "half-typed");
     if (how === "while typing") {
@@ -93,7 +93,7 @@ await step("what was typed survives a session that ends", async () => {
     await page.fill("#name", "admin");
     await page.fill("#password", password);
     await page.getByRole("button", { name: "Sign in", exact: true }).click();
-    await page.waitForURL(`**/devices/${run.joined}`);
+    await page.waitForURL(`**/devices/${run.joined}/settings`);
     await page.getByText("It is filled in again.").waitFor();
     assert.equal(await page.inputValue("#newname"), "half-typed", how);
     assert.equal(await page.evaluate(() => sessionStorage.getItem("draft")), null);

@@ -15,10 +15,18 @@ function typedIn(form) {
   return [...form.elements].filter((el) => el.name && !["password", "hidden", "file", "submit", "button"].includes(el.type) && el.autocomplete !== "one-time-code");
 }
 
+// edited says whether somebody has changed a field since the page was drawn. A choice of
+// which none was drawn as chosen stands on its first.
+function edited(el) {
+  if (["checkbox", "radio"].includes(el.type)) return el.checked !== el.defaultChecked;
+  if (!el.options) return el.value !== el.defaultValue;
+  const drawn = [...el.options].findIndex((o) => o.defaultSelected);
+  return el.selectedIndex !== Math.max(drawn, 0);
+}
+
 function keepTyped(form) {
   if (!document.body.dataset.user) return;
-  const changed = (el) => (["checkbox", "radio"].includes(el.type) ? el.checked !== el.defaultChecked : el.options ? [...el.options].some((o) => o.selected !== o.defaultSelected) : el.value !== el.defaultValue);
-  form ??= [...document.forms].find((f) => f.method === "post" && typedIn(f).some(changed));
+  form ??= [...document.forms].find((f) => f.method === "post" && typedIn(f).some(edited));
   if (!form) return;
   const values = typedIn(form).map((el) => [el.name, el.value, el.checked ?? null]);
   const draft = { page: location.pathname, action: form.getAttribute("action"), user: document.body.dataset.user, at: Date.now(), values };
