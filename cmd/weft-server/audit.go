@@ -41,8 +41,9 @@ func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (sto
 	f.StringVar(&w.User, "user", "", "only what this user did: name or id")
 	f.StringVar(&w.Target, "device", "", "only what was done to this device, key, relay or user: name or id")
 	f.BoolVar(&w.Refused, "refused", false, "only what was refused")
+	f.StringVar(&w.Via, "via", "", "only what came in this way: console, api, cli, node or system")
 	f.IntVar(&w.Limit, "limit", limit, limitHelp)
-	for _, name := range []string{"since", "until", "op", "user", "device", "refused", "limit"} {
+	for _, name := range []string{"since", "until", "op", "user", "device", "refused", "via", "limit"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
 	return func() (_ store.AuditFilter, err error) {
@@ -108,7 +109,7 @@ func auditListCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
 	cmd := &cobra.Command{
-		Use:   "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
+		Use:   "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--via WAY] [--limit N]",
 		Short: "List what was done, the latest first",
 		Long: `List what was done, the latest first. Refusals that are alike are counted by the
 minute and are one record, which has the beginning of that minute as its time.`,
@@ -216,7 +217,7 @@ func auditExportCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
 	cmd := &cobra.Command{
-		Use:   "export [--format ndjson|rfc5424] [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--limit N]",
+		Use:   "export [--format ndjson|rfc5424] [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--via WAY] [--limit N]",
 		Short: "Write the records for other programs, the earliest first",
 		Long: `Write the records for other programs, one a line, the earliest first: as JSON
 (schema audit/1), or as syslog messages of RFC 5424.`,

@@ -31,9 +31,10 @@ func readsAudit(a Actor) error {
 	return opAuditRead.asks(a)
 }
 
-// Audit returns the records that w selects, at most maxAuditPage of them; the cursor of
-// the next page is the number of the last record. If w.Target names a device, it
-// selects all records about that device, whatever its name was then.
+// Audit returns the records that w selects (but see AuditPage for w.Refused and w.Via), at most
+// maxAuditPage of them; the cursor of the next page is the number of the last record. If
+// w.Target names a device, it selects all records about that device, whatever its name was
+// then.
 func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]audit.Line, error) {
 	if err := readsAudit(a); err != nil {
 		return nil, err
@@ -112,7 +113,7 @@ func (s *Service) recorded(r *store.Reader, w store.AuditFilter, err error) (boo
 	return found, err
 }
 
-// maxAuditLook is how many records are read to fill one page of refusals.
+// maxAuditLook is how many records are read to fill one page of what no column says.
 const maxAuditLook = 50_000
 
 // AuditPage is a page of records. Next is the cursor of the next page, 0 at the end.
@@ -121,13 +122,14 @@ type AuditPage struct {
 	Next    uint64
 }
 
-// AuditPage is Audit with the cursor of the next page. A page of refusals may have
-// fewer records than w wants, or none, although there is a next page.
+// AuditPage is Audit with the cursor of the next page, and with w.Refused and w.Via. A page
+// with one of these may have fewer records than w wants, or none, although there is a next
+// page.
 func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (page AuditPage, err error) {
 	if w.Limit <= 0 || w.Limit > maxAuditPage {
 		w.Limit = maxAuditPage
 	}
-	if !w.Refused {
+	if !w.Refused && w.Via == "" {
 		page.Records, err = s.Audit(ctx, a, w)
 		if n := len(page.Records); n == w.Limit {
 			page.Next = page.Records[n-1].Seq
@@ -147,7 +149,7 @@ func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (
 		return r.EachAudit(s.network, w, func(rec audit.Record, h audit.Hash) error {
 			looked++
 			page.Next = rec.Seq
-			if rec.Refused != "" {
+			if (!w.Refused || rec.Refused != "") && (w.Via == "" || rec.Via == w.Via) {
 				page.Records = append(page.Records, audit.LineOf(rec, h))
 			}
 			if len(page.Records) == wanted {

@@ -2,10 +2,12 @@ package ops
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ func (s *site) record(records ...*audit.Record) {
 	s.t.Helper()
 	err := s.store.Write(s.t.Context(), func(tx *store.Tx) error {
 		for _, r := range records {
-			r.At, r.Via, r.User = s.clock.Now(), audit.CLI, "root"
+			r.At, r.Via, r.User = s.clock.Now(), cmp.Or(r.Via, audit.CLI), "root"
 		}
 		if err := tx.AppendAudit(s.network, records...); err != nil {
 			return err
@@ -199,5 +201,44 @@ func TestAuditNames(t *testing.T) {
 	}
 	if err := s.AuditNames(t.Context(), Actor{UserID: "x", Role: RoleMember}, store.AuditFilter{User: "nosuch"}); !errors.Is(err, ErrForbidden) {
 		t.Errorf("whoever may not read the audit learns who there is: %v", err)
+	}
+}
+
+// The way in is said by no column: pages of it are filled by looking further, and their cursor
+// goes on where that ended.
+func TestAuditVia(t *testing.T) {
+	s := openSite(t)
+	for i := range 40 {
+		via := audit.API
+		if i%4 == 0 {
+			via = audit.CLI
+		}
+		s.record(&audit.Record{Op: "test.via", Via: via})
+	}
+	for _, oldest := range []bool{false, true} {
+		var seqs []uint64
+		w := store.AuditFilter{Op: "test.via", Via: audit.CLI, Limit: 3, Oldest: oldest}
+		for {
+			page, err := s.AuditPage(t.Context(), Root(), w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range page.Records {
+				if l.Via != audit.CLI {
+					t.Errorf("%+v", l)
+				}
+				seqs = append(seqs, l.Seq)
+			}
+			if w.Cursor = page.Next; w.Cursor == 0 {
+				break
+			}
+		}
+		slices.Sort(seqs)
+		if len(slices.Compact(seqs)) != 10 {
+			t.Errorf("%d records, want 10: %v", len(seqs), seqs)
+		}
+	}
+	if page, err := s.AuditPage(t.Context(), Root(), store.AuditFilter{Op: "test.via", Via: audit.CLI, Refused: true, Limit: 3}); err != nil || len(page.Records) != 0 {
+		t.Errorf("%+v, %v", page, err)
 	}
 }

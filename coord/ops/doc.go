@@ -76,6 +76,7 @@
 //	fips.go       FIPS mode
 //	policy.go     the policy in force, and replacing it
 //	policy_check.go    who would gain and lose access by a policy
+//	policy_review.go   what the policy in force means for the network of now
 //	policy_history.go  earlier policies, and putting one into force again
 //	policy_can.go      may one reach another, and by which rule
 //	policy_reach.go    all that somebody reaches, and all who reach a device

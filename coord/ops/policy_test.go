@@ -354,3 +354,44 @@ func TestPolicyNotCommitted(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
+
+// A review is the policy in force beside the network: what stands for nothing, how tests come out,
+// who is in the groups, how many carry a tag; and only as much of it as the actor may see.
+func TestReviewPolicy(t *testing.T) {
+	s := openSite(t)
+	pi := s.camera("pi")
+	s.member("ben")
+	for _, c := range []Command[store.Group]{CreateGroup{Name: "ops"}, EditGroup{Name: "ops", Add: []string{"ben"}}} {
+		if _, err := Do(t.Context(), s.Service, Root(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := `{"rules":[` + starting + `,{"from":["group:ops","user:ghost"],"to":["tag:device"],"ports":["tcp:22"]}],"tests":[{"src":"ben","accept":["pi:22"]}]}`
+	if _, err := s.set(text); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.ReviewPolicy(t.Context(), Root())
+	if err != nil || r.Text != text || r.Number != 1 || len(r.Policy.Rules) != 2 || len(r.Missing) != 1 || r.Missing["user:ghost"] == "" || r.Tagged["device"] != 1 || !slices.Equal(r.Groups["ops"].Members, []string{"ben"}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if len(r.Tests) != 1 || r.Tests[0].Failed != "" {
+		t.Errorf("%+v", r.Tests)
+	}
+	if _, err := s.DeleteDevice(t.Context(), pi.id); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = s.ReviewPolicy(t.Context(), Root()); err != nil || len(r.Tests) != 1 || !strings.Contains(r.Tests[0].Failed, `no device "pi"`) || r.Missing["tag:device"] == "" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	operator := Actor{UserID: "x", User: "x", Role: RoleOperator, Via: ViaConsole}
+	if r, err = s.ReviewPolicy(t.Context(), operator); err != nil || r.Groups != nil || len(r.Missing) == 0 {
+		t.Errorf("an operator: %+v, %v", r, err)
+	}
+	operator.Tags = []string{"boat"}
+	if r, err = s.ReviewPolicy(t.Context(), operator); err != nil || !r.Partial || r.Missing != nil || r.Tests != nil || r.Tagged != nil {
+		t.Errorf("an operator of some tags: %+v, %v", r, err)
+	}
+	if _, err := s.ReviewPolicy(t.Context(), Actor{UserID: "x", Role: RoleMember, Via: ViaConsole}); !errors.Is(err, ErrForbidden) {
+		t.Errorf("a member: %v", err)
+	}
+}

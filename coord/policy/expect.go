@@ -47,6 +47,52 @@ var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name
 
 // Failures runs the tests of a policy and returns those that fail, by their place.
 func (p *Policy) Failures(w World) (failed []Remark, err error) {
+	err = p.try(w, func(test int, e *expectation, text string) bool {
+		if text != "" {
+			at := place{line: p.Tests[test].line, column: p.Tests[test].column}
+			if e != nil {
+				at = place{line: e.line, column: e.column}
+			}
+			failed = append(failed, Remark{at.line, at.column, fmt.Sprintf("test %d: %s", test+1, text)})
+		}
+		return len(failed) < maxProblems
+	})
+	if err != nil {
+		return nil, err
+	}
+	return failed, nil
+}
+
+// Result is one target of a test, and whether the policy does what the test says of it.
+type Result struct {
+	Test   int    // from 1
+	Line   int    // of the target in the text, from 1
+	Src    string // as the test has it
+	Target string // as ParseTarget reads it
+	Accept bool   // it must be reached; else it must not
+	Failed string // why the policy does not do that, "" if it does
+}
+
+// Results runs the tests of a policy and returns all of them, in their order.
+func (p *Policy) Results(w World) (list []Result, err error) {
+	err = p.try(w, func(test int, e *expectation, text string) bool {
+		t := &p.Tests[test]
+		all := t.expect
+		if e != nil {
+			all = []expectation{*e}
+		}
+		for _, e := range all {
+			list = append(list, Result{test + 1, e.line, t.Src, e.target.String(), e.accept, text})
+		}
+		return true
+	})
+	return list, err
+}
+
+// try runs the tests and calls f with each expectation, and with how it fails: "" if it does
+// not. f gets no expectation if there is no source to try the whole test with. It ends when f
+// returns false.
+func (p *Policy) try(w World, f func(test int, e *expectation, text string) bool) error {
 	pairs := 0
 	found := map[string]who{}
 	// What a rule says of a subject or of a port is found once, not for each pair: a
@@ -82,38 +128,34 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 		return s, nil
 	}
 	for n, t := range p.Tests {
-		if len(failed) >= maxProblems {
-			return failed[:maxProblems], nil
-		}
-		fail := func(line, column int, format string, args ...any) {
-			failed = append(failed, Remark{line, column, fmt.Sprintf("test %d: ", n+1) + fmt.Sprintf(format, args...)})
-		}
 		src, err := find(t.Src, false)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if src.missing != "" {
-			fail(t.line, t.column, "%s", src.missing)
+			if !f(n, nil, src.missing) {
+				return nil
+			}
 			continue
 		}
 		for _, e := range t.expect {
 			dst, err := find(e.target.Who, true)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			if dst.missing != "" {
-				fail(e.line, e.column, "%s", dst.missing)
-				continue
+			text := dst.missing
+			if text == "" {
+				if pairs += len(src.subjects) * len(dst.subjects); pairs > maxPairs {
+					return &Error{[]Remark{{t.line, t.column, errPairs.Error()}}}
+				}
+				text = p.fails(src, dst, t.Src, e, opening(e.target.Proto, e.target.Port))
 			}
-			if pairs += len(src.subjects) * len(dst.subjects); pairs > maxPairs {
-				return nil, &Error{[]Remark{{t.line, t.column, errPairs.Error()}}}
-			}
-			if text := p.fails(src, dst, t.Src, e, opening(e.target.Proto, e.target.Port)); text != "" {
-				fail(e.line, e.column, "%s", text)
+			if !f(n, &e, text) {
+				return nil
 			}
 		}
 	}
-	return failed[:min(len(failed), maxProblems)], nil
+	return nil
 }
 
 // fails says how an expectation fails, "" if it does not. open are the rules that open
@@ -220,30 +262,50 @@ func (p *Policy) Naming(user string) (list []Remark) {
 // place. Such a rule is not a mistake: the name may be added later.
 func (p *Policy) Unknown(w World) (list []Remark, err error) {
 	for _, n := range p.names {
-		kind, name, _ := strings.Cut(n.word, ":")
-		text := ""
-		switch kind {
-		case "user":
-			_, ok, e := w.User(name)
-			if err = errors.Join(err, e); !ok {
-				text = fmt.Sprintf("there is no person %s: until there is, this selects nobody", quoted(name))
-			}
-		case "group":
-			ok, e := w.Group(name)
-			if err = errors.Join(err, e); !ok {
-				text = fmt.Sprintf("there is no group %s: until there is, this selects nobody", quoted(name))
-			}
-		case "tag":
-			found, e := w.Tagged(name)
-			if err = errors.Join(err, e); len(found) == 0 {
-				text = fmt.Sprintf("no device carries the tag %s: until one does, this selects nothing", quoted(name))
-			}
-		}
-		if text != "" && len(list) < maxWarnings {
+		text, e := missing(w, n.word)
+		if err = errors.Join(err, e); text != "" && len(list) < maxWarnings {
 			list = append(list, Remark{n.line, n.column, text})
 		}
 	}
 	return list, err
+}
+
+// Missing is Unknown by the word: what is said of each that stands for nothing.
+func (p *Policy) Missing(w World) (map[string]string, error) {
+	words := map[string]string{}
+	for _, n := range p.names {
+		text, err := missing(w, n.word)
+		if err != nil {
+			return nil, err
+		}
+		if text != "" {
+			words[n.word] = text
+		}
+	}
+	return words, nil
+}
+
+// missing says that a word of a rule stands for nothing, "" if it stands for something.
+func missing(w World, word string) (text string, err error) {
+	kind, name, _ := strings.Cut(word, ":")
+	there := true
+	switch kind {
+	case "user":
+		_, there, err = w.User(name)
+		text = fmt.Sprintf("there is no person %s: until there is, this selects nobody", quoted(name))
+	case "group":
+		there, err = w.Group(name)
+		text = fmt.Sprintf("there is no group %s: until there is, this selects nobody", quoted(name))
+	case "tag":
+		var found []Subject
+		found, err = w.Tagged(name)
+		there = len(found) > 0
+		text = fmt.Sprintf("no device carries the tag %s: until one does, this selects nothing", quoted(name))
+	}
+	if there {
+		text = ""
+	}
+	return text, err
 }
 
 // maxWarnings bounds what Unknown returns.

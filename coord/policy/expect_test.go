@@ -183,3 +183,46 @@ func TestFailuresAreBounded(t *testing.T) {
 		t.Errorf("%d failures, %v", len(failed), err)
 	}
 }
+
+// All targets of the tests come with how they came out, and the names that stand for nothing by
+// themselves.
+func TestResults(t *testing.T) {
+	p := mustParse(t, `{"rules": [
+  {"from": ["user:alice", "user:carol"], "to": ["tag:camera", "tag:boat"], "ports": ["tcp:22"]},
+  {"from": ["group:ops"], "to": ["*"], "ports": ["icmp"]},
+], "tests": [
+  {"src": "alice", "accept": ["cam:22", "nas:22"],
+   "deny": ["door:22"]},
+  {"src": "zoe", "deny": ["cam:22", "door/icmp"]},
+]}`)
+	got, err := p.Results(household())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, r := range got {
+		lines = append(lines, fmt.Sprintf("%d %d %s %s %t %s", r.Test, r.Line, r.Src, r.Target, r.Accept, r.Failed))
+	}
+	want := []string{
+		"1 5 alice cam:22 true ",
+		"1 5 alice nas:22 true alice does not reach nas:22: no rule allows it",
+		`1 6 alice door:22 false alice reaches door:22: by rule 1 in line 2: {"from":["user:alice","user:carol"],"to":["tag:camera","tag:boat"],"ports":["tcp:22"]}`,
+		`2 7 zoe cam:22 false there is no person and no device "zoe"`,
+		`2 7 zoe door/icmp false there is no person and no device "zoe"`,
+	}
+	if !slices.Equal(lines, want) {
+		t.Errorf("%s", strings.Join(lines, "\n"))
+	}
+	words, err := p.Missing(household())
+	if err != nil || len(words) != 3 || words["user:carol"] == "" || words["tag:boat"] == "" || words["group:ops"] == "" {
+		t.Errorf("%v, %v", words, err)
+	}
+	broken := household()
+	broken.err = errors.New("no disk")
+	if _, err := p.Results(broken); err == nil {
+		t.Error("results without a network")
+	}
+	if _, err := p.Missing(broken); err == nil {
+		t.Error("names without a network")
+	}
+}

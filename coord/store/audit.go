@@ -158,9 +158,10 @@ type AuditFilter struct {
 	Cursor uint64    `json:"cursor"` // go on behind the record with this number; 0 begins
 	Limit  int       `json:"limit"`  // 0 for no limit
 	Oldest bool      `json:"oldest"` // oldest first
-	// Refused is what was refused alone. No column says that, so Limit is then how many
-	// records are looked at.
-	Refused bool `json:"refused"`
+	// Refused is what was refused alone, Via what came in that way alone ("" for any). No
+	// column says that, so EachAudit leaves both to its caller.
+	Refused bool   `json:"refused"`
+	Via     string `json:"via"`
 }
 
 // EachAudit calls f with the records that the filter selects, and their hashes.

@@ -49,10 +49,10 @@ func (a *api) audit() {
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.IntroductionList, error) {
 			return s.Introductions(ctx, who, ops.IntroductionQuery{Device: in.Device, Since: in.Since, After: in.Cursor, Limit: in.Limit})
 		})
-	addAsked(a, operation{"GET", "/audit", "listAudit", "List what was done, the latest first", "audit.read", 0}, "cursor limit since until op user target refused oldest",
+	addAsked(a, operation{"GET", "/audit", "listAudit", "List what was done, the latest first", "audit.read", 0}, "cursor limit since until op user target refused via oldest",
 		func(ctx context.Context, who ops.Actor, in *Asked) (AuditList, error) {
 			in.Limit = min(in.Limit, maxRecords)
-			w := store.AuditFilter{Since: in.Since, Until: in.Until, Op: in.Op, User: in.User, Target: in.Target, Limit: in.Limit, Refused: in.Refused, Oldest: in.Oldest}
+			w := store.AuditFilter{Since: in.Since, Until: in.Until, Op: in.Op, User: in.User, Target: in.Target, Limit: in.Limit, Refused: in.Refused, Via: in.Via, Oldest: in.Oldest}
 			if in.Cursor != "" {
 				seq, err := strconv.ParseUint(in.Cursor, 10, 63)
 				if err != nil || seq == 0 {

@@ -32,6 +32,7 @@ type Asked struct {
 	User    string    `query:"user" doc:"only what this user did, or tokens of this user: name or id"`
 	Target  string    `query:"target" doc:"only what was done to this device, key, relay or user: name or id"`
 	Refused bool      `query:"refused" doc:"only what was refused; a page may then be short or empty although a next one follows"`
+	Via     string    `query:"via" enum:"console,api,cli,node,system" doc:"only what came in this way; a page may then be short or empty although a next one follows"`
 	Oldest  bool      `query:"oldest" doc:"the earliest first"`
 	Device  string    `query:"device" doc:"only what this device reports: name, address or id"`
 	Head    string    `query:"head" maxLength:"1000" doc:"a head that was saved elsewhere, to compare with"`

@@ -17,7 +17,7 @@ func (c *Client) Audit(ctx context.Context, w store.AuditFilter) ([]audit.Line, 
 	return page.Records, err
 }
 
-// AuditPage is Audit with the cursor of the next page, 0 at the end. With w.Refused a
+// AuditPage is Audit with the cursor of the next page, 0 at the end. With w.Refused or w.Via a
 // page may be short or empty although a next one follows.
 func (c *Client) AuditPage(ctx context.Context, w store.AuditFilter) (page ops.AuditPage, err error) {
 	moment := func(t time.Time) string {
@@ -38,7 +38,7 @@ func (c *Client) AuditPage(ctx context.Context, w store.AuditFilter) (page ops.A
 	}
 	var list webapi.AuditList
 	err = c.call(ctx, "GET", "/audit"+query("since", moment(w.Since), "until", moment(w.Until), "op", w.Op, "user", w.User, "target", w.Target,
-		"cursor", cursor, "limit", strconv.Itoa(w.Limit), "oldest", oldest, "refused", refused), nil, nil, &list)
+		"cursor", cursor, "limit", strconv.Itoa(w.Limit), "oldest", oldest, "refused", refused, "via", w.Via), nil, nil, &list)
 	if err == nil && list.Next != "" {
 		page.Next, err = strconv.ParseUint(list.Next, 10, 64)
 	}
