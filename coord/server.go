@@ -223,7 +223,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, InstallLine: s.installLine, TrustedSite: s.trustedSite})
+	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, Offer: s.offer, TrustedSite: s.trustedSite})
 	s.api = webapi.New(s.Service, s.log)
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}

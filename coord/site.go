@@ -36,7 +36,7 @@ func (s *Server) siteHandler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		json.NewEncoder(w).Encode(s.Pins())
 	})
-	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr)
+	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr, s.console.Fetched)
 	mux.Handle("GET /install", handout)
 	mux.Handle("GET /install/", handout)
 	// Programs come by whatever name they know: a web page that a name was made to point
@@ -143,14 +143,14 @@ func (s *Server) sitePin(base string) string {
 	return install.Pin(leaf)
 }
 
-// installLine is what a user pastes on a device, "" while there is no release
-// to install.
-func (s *Server) installLine(token string) string {
-	if _, err := s.release.Current(); err != nil {
-		return ""
+// offer is what devices install, nil while there is no release.
+func (s *Server) offer() *install.Offer {
+	d, err := s.release.Current()
+	if err != nil {
+		return nil
 	}
 	base := s.Network().URLs[0]
-	return install.Line(base, s.sitePin(base), token)
+	return &install.Offer{Base: base, Pin: s.sitePin(base), Manifest: d.Manifest}
 }
 
 // remoteAddr is the client's address behind a trusted reverse proxy: the last

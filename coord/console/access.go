@@ -3,9 +3,7 @@ package console
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -16,46 +14,53 @@ import (
 // maxPolicyForm bounds a form with a policy, which is longer there than by itself.
 const maxPolicyForm = 4 * policy.MaxText
 
-// accessView is the page Access. Texts of the policy are as they were typed: templates
-// escape them, and what package policy takes has no character that is not seen.
-type accessView struct {
-	Rules    []ruleView
-	More     int // rules that are not shown
-	Tags     []tagView
-	Starting bool // nothing was put into force yet
-	Change   bool // the visitor may change it
+// The pages of the policy are tabs of one section: the rules (access_rules.go), the text, its
+// tests, its tags and groups, and its history (access_history.go). All show the one document
+// that is in force.
+const (
+	rulesPath   = "/access"
+	policyPath  = "/access/policy"
+	testsPath   = "/access/tests"
+	tagsPath    = "/access/tags"
+	historyPath = "/access/history"
+)
 
-	// The editor.
+func accessTabs(here string) tabsView {
+	var tabs []tab
+	for _, t := range []tab{{Text: "Rules", Href: rulesPath}, {Text: "Text", Href: policyPath}, {Text: "Tests", Href: testsPath}, {Text: "Tags and groups", Href: tagsPath}, {Text: "History", Href: historyPath}} {
+		t.Here = t.Href == here
+		tabs = append(tabs, t)
+	}
+	return tabsView{"Access", tabs}
+}
+
+// policyEditor is the page with the text. Texts of the policy are as they were typed:
+// templates escape them, and what package policy takes has no character that is not seen.
+type policyEditor struct {
+	Tabs        tabsView
+	Starting    bool // nothing was put into force yet
+	Change      bool // the visitor may change it
 	Text, Match string
 	Former      string // which one of the history the text is, "" for none
 	Rows        int
+	Line        int    // that the address asks for, from 1; 0 for none
+	Quoted      string // that line
+	Rule        int    // that begins in it, from 1; 0 for none
+	RuleHref    string // that rule in the table
 	Problems    []lineView
 	Changed     string // somebody else has changed it meanwhile: what to say
 	Check       *checkView
-
-	History []policyView
-	Can     canView
 }
 
-// ruleView is a rule for reading.
-type ruleView struct {
-	Number          int
-	From, To, Ports []string
+// mayChange reports whether the visitor may put a policy into force.
+func (v *visit) mayChange() bool {
+	return v.actor.Role == ops.RoleOwner || v.actor.Role == ops.RoleAdmin
 }
 
-type policyView struct {
-	Number int
-	At     stamp
-	By     string
-	Here   bool // in force
-}
-
-const maxRulesShown = 200
-
-// access is the page.
-func (c *Console) access(v *visit) error {
+// policyText is the page with the text, or with one of the history in its place.
+func (c *Console) policyText(v *visit) error {
 	q := v.r.URL.Query()
-	view := accessView{}
+	view := policyEditor{}
 	if n, err := strconv.Atoi(q.Get("number")); err == nil && n >= 0 {
 		p, err := c.ops.FormerPolicy(v.ctx(), v.actor, n)
 		if err != nil {
@@ -63,7 +68,8 @@ func (c *Console) access(v *visit) error {
 		}
 		view.Text, view.Former = policyOr(p.Text), formerName(n)
 	}
-	return c.accessPage(v, http.StatusOK, view)
+	view.Line, _ = strconv.Atoi(q.Get("line"))
+	return c.policyEditor(v, http.StatusOK, view)
 }
 
 func formerName(n int) string {
@@ -81,14 +87,13 @@ func policyOr(text string) string {
 	return text
 }
 
-// accessPage draws the page; view has the form that came back, if any.
-func (c *Console) accessPage(v *visit, status int, view accessView) error {
+// policyEditor draws the page; view has the form that came back, if any.
+func (c *Console) policyEditor(v *visit, status int, view policyEditor) error {
 	now, err := c.ops.Policy(v.ctx(), v.actor)
 	if err != nil {
 		return err
 	}
-	view.Starting = now.Text == ""
-	view.Change = v.actor.Role == ops.RoleOwner || v.actor.Role == ops.RoleAdmin
+	view.Tabs, view.Starting, view.Change = accessTabs(policyPath), now.Text == "", v.mayChange()
 	if view.Text == "" && status == http.StatusOK {
 		view.Text = policyOr(now.Text)
 	}
@@ -101,36 +106,21 @@ func (c *Console) accessPage(v *visit, status int, view accessView) error {
 	if view.Match == "" || view.Changed != "" {
 		view.Match = now.Revision // to save is to replace what is in force now
 	}
-	view.Rows = min(max(strings.Count(view.Text, "\n")+2, 12), 32)
-	if p, err := policy.Stored(now.Text); err == nil {
-		for i, r := range p.Rules {
-			if i == maxRulesShown {
-				view.More = len(p.Rules) - i
-				break
-			}
-			view.Rules = append(view.Rules, ruleView{i + 1, ruleWords(r.From), ruleWords(r.To), ruleWords(r.Ports)})
-		}
-		for _, tag := range slices.Sorted(maps.Keys(p.TagOwners)) {
-			if len(view.Tags) < maxRulesShown {
-				view.Tags = append(view.Tags, tagView{Tag: clean(tag), Who: ruleWords(p.TagOwners[tag])})
+	lines := strings.Split(view.Text, "\n")
+	view.Rows = min(max(len(lines)+1, 16), 40)
+	if view.Line > 0 && view.Line <= len(lines) {
+		view.Quoted = cleanLine(strings.TrimSpace(lines[view.Line-1]))
+		if p, err := policy.Stored(policyOr(now.Text)); err == nil && view.Text == policyOr(now.Text) {
+			for i, r := range p.Rules {
+				if r.Line == view.Line {
+					view.Rule, view.RuleHref = i+1, rulePath(i+1)
+				}
 			}
 		}
+	} else {
+		view.Line = 0
 	}
-	list, err := c.ops.PolicyHistory(v.ctx(), v.actor)
-	if err != nil {
-		return err
-	}
-	for i, p := range list {
-		by := clean(p.User)
-		if p.Via != "" && p.Via != string(ops.ViaConsole) {
-			by += " (" + clean(p.Via) + ")"
-		}
-		view.History = append(view.History, policyView{p.Number, c.stamp(orZero(p.At)), by, i == 0})
-	}
-	if view.Can, err = c.can(v); err != nil {
-		return err
-	}
-	return c.render(v, status, "access", view)
+	return c.render(v, status, "policy", view)
 }
 
 // ruleWords are what a rule says, for people.
@@ -162,7 +152,7 @@ func (v *visit) policyForm() ops.SetPolicy {
 // checkPolicy shows which access a policy would add and take away.
 func (c *Console) checkPolicy(v *visit) error {
 	set := v.policyForm()
-	view := accessView{Text: set.Text, Match: strings.Join(set.Match, "")}
+	view := policyEditor{Text: set.Text, Match: strings.Join(set.Match, "")}
 	var r ops.PolicyCheck
 	err := empty(set.Text)
 	if err == nil {
@@ -176,9 +166,9 @@ func (c *Console) checkPolicy(v *visit) error {
 		view.Check = newCheckView(set.Text, r)
 	}
 	if v.partial() {
-		return c.fragment(v, "access", "verdict", view)
+		return c.fragment(v, "policy", "verdict", view)
 	}
-	return c.accessPage(v, status, view)
+	return c.policyEditor(v, status, view)
 }
 
 // empty refuses a text without anything in it: it would be the starting policy.
@@ -192,7 +182,7 @@ func empty(text string) error {
 // savePolicy puts a policy into force.
 func (c *Console) savePolicy(v *visit) error {
 	set := v.policyForm()
-	view := accessView{Text: set.Text, Match: strings.Join(set.Match, "")}
+	view := policyEditor{Text: set.Text, Match: strings.Join(set.Match, "")}
 	err := empty(set.Text)
 	if err == nil {
 		_, err = ops.Do(v.ctx(), c.ops, v.actor, set)
@@ -204,7 +194,7 @@ func (c *Console) savePolicy(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.accessPage(v, status, view)
+	return c.policyEditor(v, status, view)
 }
 
 // revertPolicy puts a policy of the history into force again.
@@ -221,16 +211,16 @@ func (c *Console) revertPolicy(v *visit) error {
 	if former != nil {
 		return former
 	}
-	view := accessView{Text: policyOr(p.Text), Former: formerName(n), Match: strings.Join(v.policyForm().Match, "")}
+	view := policyEditor{Text: policyOr(p.Text), Former: formerName(n), Match: strings.Join(v.policyForm().Match, "")}
 	status, err := c.told(v, &view, err)
 	if err != nil {
 		return err
 	}
-	return c.accessPage(v, status, view)
+	return c.policyEditor(v, status, view)
 }
 
 // told puts the mistakes of a policy into a view. It returns other errors.
-func (c *Console) told(v *visit, view *accessView, err error) (status int, _ error) {
+func (c *Console) told(v *visit, view *policyEditor, err error) (status int, _ error) {
 	switch e, ok := errors.AsType[*policy.Error](err); {
 	case err == nil:
 		return http.StatusOK, nil

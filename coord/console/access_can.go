@@ -12,6 +12,8 @@ type canView struct {
 	From, To     string
 	Asked        bool
 	Allowed      bool
+	Rule, Line   int    // that decides, from 1; 0 for none
+	Href         string // that rule in the table
 	Why, Problem string
 	Notes        []string
 }
@@ -46,6 +48,9 @@ func (c *Console) can(v *visit) (canView, error) {
 		return view, err
 	default:
 		view.Asked, view.Allowed, view.Why = true, a.Allowed, cleanLong(a.Why)
+		if view.Rule, view.Line = a.Rule, a.Line; a.Rule > 0 {
+			view.Href = rulePath(a.Rule)
+		}
 		for _, n := range a.Notes {
 			view.Notes = append(view.Notes, cleanLong(n))
 		}

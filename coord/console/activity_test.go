@@ -3,10 +3,13 @@ package console_test
 import (
 	"crypto/ecdsa"
 	"database/sql"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,8 +32,8 @@ func TestActivity(t *testing.T) {
 	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.SetPolicy{Text: "{\n\t\"rules\": []\n}"}); err != nil {
 		t.Fatal(err)
 	}
-	b.get("/devices").want(t, 200, `<a href="/activity">`)
-	b.get("/activity").want(t, 200, `<span>Activity</span>`, "<b>Renamed</b> <bdi>larder-pi</bdi>", "Records are kept for ever",
+	b.get("/devices").want(t, 200, `href="/activity"`)
+	b.get("/activity").want(t, 200, "<b>Renamed</b> <bdi>larder-pi</bdi>", "Records are kept for ever",
 		"before: </span>kitchen-pi</del>", "after: </span>larder-pi</ins>", "{\n    &#34;rules&#34;: []\n}</ins>", `<a href="/devices/`+pi.ID.String()+`"><bdi>larder-pi</bdi></a>`)
 
 	has := func(query string, want, not []string) {
@@ -54,6 +57,13 @@ func TestActivity(t *testing.T) {
 	has("since=2099-01-01", []string{"Nothing like that"}, []string{renamed})
 	has("since=yesterday", []string{"A day is written as in 2026-11-29.", renamed}, nil)
 	has("refused=1", []string{"Nothing like that"}, []string{renamed})
+	has("since=24h", []string{renamed, `<bdi>Since: last 24 hours</bdi><span class="unseen">, remove this filter</span>`}, nil)
+	has("since=24h&day=2099-01-01", []string{"Nothing like that", `value="2099-01-01"`}, []string{renamed})
+	has("via=cli", []string{renamed, policy}, []string{joined})
+	has("via=node", []string{joined}, []string{renamed, policy})
+	has("via=nonsense", []string{renamed, policy, joined}, []string{"remove this filter"})
+	// Each filter in use can be taken away by itself.
+	has("who=root&what=device.&via=cli", []string{renamed, `href="/activity?via=cli&amp;what=device."`, `href="/activity?via=cli&amp;who=root"`, `href="/activity?what=device.&amp;who=root"`}, []string{policy})
 
 	// What was refused is there once its minute is over.
 	s.browser().post("/sign-in", "name", "admin", "password", "canary-guess").want(t, 422)
@@ -63,15 +73,47 @@ func TestActivity(t *testing.T) {
 	has("refused=1", []string{`<span class="refused">refused</span>`, "wrong name or password", "somebody"}, []string{renamed, "canary"})
 
 	// Pages, and a file with all that the filter selects.
-	for i := range 60 {
+	for i := range 110 {
 		pi.Rename(fmt.Sprint("pi-", i%2))
 		if i%19 == 18 {
 			s.advance(25 * time.Hour) // so often a day it may be done
 		}
 	}
-	page := b.get("/activity?what=device.rename")
-	if page.want(t, 200); !strings.Contains(page.body, `rel="next">Earlier</a>`) { // "device.rename" is no choice: everything is shown
-		t.Error("there is no next page")
+	page := b.get("/activity?what=device.rename").want(t, 200, `rel="next">Earlier</a>`, "<bdi>Kind: Renamed</bdi>")
+	if n := strings.Count(page.body, renamed); n != 100 {
+		t.Errorf("%d records on a page", n)
+	}
+	at := regexp.MustCompile(`href="([^"]*before=[^"]*)" rel="next"`).FindStringSubmatch(page.body)
+	if second := b.get(html.UnescapeString(at[1])).want(t, 200, "Latest"); strings.Count(second.body, renamed) != 11 || strings.Contains(second.body, "hx-get=\"/activity/newer") {
+		t.Error("the second page is not the rest of them")
+	}
+	// Rows do not move: a note says how many there are by now.
+	at = regexp.MustCompile(`hx-get="(/activity/newer[^"]*)"`).FindStringSubmatch(page.body)
+	newer := func() answer {
+		r := b.request("GET", html.UnescapeString(at[1]), nil)
+		r.Header.Set("HX-Request", "true")
+		return b.do(r).want(t, 200, `hx-get="`+at[1]+`"`)
+	}
+	if a := newer(); strings.Contains(a.body, "new record") || strings.Contains(a.body, "<html") {
+		t.Errorf("%s", a.body)
+	}
+	s.advance(25 * time.Hour)
+	pi.Rename("pi-again")
+	if a := newer(); !strings.Contains(a.body, `href="/activity?what=device.rename">1 new record</a>`) {
+		t.Errorf("%s", a.body)
+	}
+	b.get(html.UnescapeString(at[1])).want(t, 303)
+	sheet := b.get("/activity/export?format=csv").want(t, 200)
+	if rows, err := csv.NewReader(strings.NewReader(sheet.body)).ReadAll(); err != nil {
+		t.Error(err)
+	} else {
+		for _, r := range rows {
+			for _, cell := range r {
+				if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+					t.Errorf("a spreadsheet would compute %q", cell)
+				}
+			}
+		}
 	}
 	file := b.get("/activity/export?what=device.").want(t, 200)
 	if file.Header.Get("Content-Type") != "application/x-ndjson; charset=utf-8" || !strings.HasPrefix(file.Header.Get("Content-Disposition"), `attachment; filename="weft-audit-`) {
@@ -87,8 +129,13 @@ func TestActivity(t *testing.T) {
 			renames++
 		}
 	}
-	if renames != 61 {
-		t.Errorf("%d renames in the file, want 61", renames)
+	if renames != 112 {
+		t.Errorf("%d renames in the file, want 112", renames)
+	}
+	file = b.get("/activity/export?what=device.&format=csv").want(t, 200)
+	rows, err := csv.NewReader(strings.NewReader(file.body)).ReadAll()
+	if err != nil || len(rows) != strings.Count(b.get("/activity/export?what=device.").want(t, 200).body, "\n")+1 || rows[0][7] != "op" || rows[len(rows)-1][7] != "device.rename" || !strings.HasSuffix(file.Header.Get("Content-Disposition"), `.csv"`) {
+		t.Errorf("%d rows, %v, %v", len(rows), err, file.Header)
 	}
 
 	// Verify: as it is, with heads, and after somebody was at it.
@@ -96,7 +143,8 @@ func TestActivity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.post("/activity/verify").want(t, 200, "are as they were written, and signed for.", `data-here="/activity"`)
+	b.get("/activity/verify").want(t, 200, "Are the records as they were written?")
+	b.post("/activity/verify").want(t, 200, "are as they were written, and signed for.", `data-here="/activity/verify"`)
 	b.post("/activity/verify", "head", " "+head.String()+"\n").want(t, 200, "They match the head that was saved elsewhere.")
 	b.post("/activity/verify", "head", "x<script>").want(t, 422, "Not the head of an audit", "x&lt;script&gt;")
 	other, err := audit.Head{Network: [16]byte{1}, Seq: 1}.Sign(mustKey(t), s.Now())
@@ -135,6 +183,11 @@ func TestActivityIsNotForMembers(t *testing.T) {
 	if a := b.get("/activity/export").want(t, 403); a.Header.Get("Content-Disposition") != "" {
 		t.Error("it is sent as a file")
 	}
+	b.get("/activity/newer").want(t, 303)
+	part := b.request("GET", "/activity/newer", nil)
+	part.Header.Set("HX-Request", "true")
+	b.do(part).want(t, 403)
+	b.get("/activity/verify").want(t, 403)
 	b.post("/activity/verify").want(t, 403)
 	b.get("/activity/introductions").want(t, 403)
 	b.post("/activity/introductions", "tag", "camera", "report", "on").want(t, 403)
@@ -154,7 +207,7 @@ func TestIntroductionsPage(t *testing.T) {
 	b.post("/activity/introductions", "tag", "tag:camera", "report", "on").want(t, 303)
 	b.get("/activity/introductions?done=reports").want(t, 200, "Saved.", "<b><bdi>camera</bdi></b>")
 	s.net.Change(func(db *sql.DB) {
-		for i := range 60 {
+		for i := range 110 {
 			if _, err := db.Exec(`INSERT INTO introductions (network_id, hour, node_id, peer_id, inbound, first_at, last_at, count, node_name, peer_name, peer_user, paths, doubts, day)
 				SELECT network_id, $1, $2, $3, 1, $4, $4, $5, 'gate', $6, 'bob', 'direct relay aes wireguard', $7, 1 FROM networks`,
 				s.Now().Unix()/3600, gate.ID[:], slices.Concat([]byte{byte(i + 1)}, make([]byte, 15)), s.Now().Unix(), i+1, fmt.Sprint("peer-", i), []string{"", "unknown", "unreachable name"}[i%3]); err != nil {
@@ -220,7 +273,7 @@ func TestActivityHostile(t *testing.T) {
 	pages := []string{"/activity", fmt.Sprint("/activity?before=", 10_000+len(payloads)/2), "/activity?refused=1", "/activity/introductions"}
 	for _, p := range payloads {
 		q := url.QueryEscape(p)
-		pages = append(pages, "/activity?who="+q+"&what="+q+"&device="+q+"&since="+q+"&before="+q, "/activity/introductions?device="+q+"&after="+q)
+		pages = append(pages, "/activity?who="+q+"&what="+q+"&device="+q+"&since="+q+"&via="+q+"&day="+q+"&before="+q, "/activity?who="+q, "/activity/introductions?device="+q+"&after="+q)
 	}
 	for _, at := range pages {
 		checkMarkup(t, at, b.get(at).want(t, 200).body)
@@ -228,6 +281,18 @@ func TestActivityHostile(t *testing.T) {
 	for _, p := range payloads[:10] {
 		checkMarkup(t, "head", b.post("/activity/verify", "head", p).body)
 		checkMarkup(t, "tag", b.post("/activity/introductions", "tag", p, "report", "on").body)
+	}
+	sheet := b.get("/activity/export?format=csv").want(t, 200)
+	if rows, err := csv.NewReader(strings.NewReader(sheet.body)).ReadAll(); err != nil {
+		t.Error(err)
+	} else {
+		for _, r := range rows {
+			for _, cell := range r {
+				if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+					t.Errorf("a spreadsheet would compute %q", cell)
+				}
+			}
+		}
 	}
 	file := b.get("/activity/export?what=device.").want(t, 200)
 	if got := http.DetectContentType([]byte(file.body)); strings.Contains(got, "html") && file.Header.Get("X-Content-Type-Options") != "nosniff" {

@@ -9,6 +9,14 @@ import (
 	"weft/coord/ops"
 )
 
+// verifyView is the page on which the audit is checked.
+type verifyView struct {
+	Tabs     tabsView
+	Keep     string
+	Head     string // as typed
+	Verified verifiedView
+}
+
 // verifiedView is the result of checking the audit.
 type verifiedView struct {
 	Done, Good bool
@@ -17,33 +25,46 @@ type verifiedView struct {
 	Removed    stamp
 }
 
+// verifyPage offers to check the audit.
+func (c *Console) verifyPage(v *visit) error { return c.verifyForm(v, http.StatusOK, verifyView{}) }
+
+func (c *Console) verifyForm(v *visit, status int, view verifyView) error {
+	set, err := c.ops.AuditSettings(v.actor)
+	if err != nil {
+		return err
+	}
+	view.Tabs, view.Keep = actTabs("/activity/verify"), keepText(set.KeepSeconds)
+	return c.render(v, status, "verify", view)
+}
+
 // verifyActivity checks the whole audit. It takes a while, so one at a time.
 func (c *Console) verifyActivity(v *visit) error {
 	if !c.verifying.TryLock() {
 		return errBusy
 	}
 	defer c.verifying.Unlock()
-	view := activityView{Head: clean(cut(strings.TrimSpace(v.r.PostForm.Get("head")), 1000))}
+	text := strings.TrimSpace(cut(v.r.PostForm.Get("head"), 1000))
+	view := verifyView{Head: clean(text)}
 	var outside *audit.Head
-	if text := strings.TrimSpace(v.r.PostForm.Get("head")); text != "" {
-		h, err := audit.ParseHead(cut(text, 1000))
+	if text != "" {
+		h, err := audit.ParseHead(text)
 		if err != nil {
 			view.Verified = verifiedView{Done: true, Text: problemText(ops.Invalid("%v", err))}
-			return c.activityPage(v, http.StatusUnprocessableEntity, view)
+			return c.verifyForm(v, http.StatusUnprocessableEntity, view)
 		}
 		outside = &h
 	}
 	report, err := c.ops.VerifyAudit(v.ctx(), v.actor, outside)
 	if problem := problemText(err); problem != "" {
 		view.Verified = verifiedView{Done: true, Text: problem}
-		return c.activityPage(v, http.StatusUnprocessableEntity, view)
+		return c.verifyForm(v, http.StatusUnprocessableEntity, view)
 	}
 	if err != nil {
 		return err
 	}
 	view.Head = ""
 	view.Verified = c.verifiedView(report, outside)
-	return c.activityPage(v, http.StatusOK, view)
+	return c.verifyForm(v, http.StatusOK, view)
 }
 
 func (c *Console) verifiedView(r ops.AuditReport, outside *audit.Head) verifiedView {

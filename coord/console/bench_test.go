@@ -80,7 +80,7 @@ func BenchmarkPages(b *testing.B) {
 		return w.Result().Cookies()
 	}
 	device := "/devices/" + model.ID.String()
-	for _, page := range []struct{ user, at string }{{"admin", "/devices"}, {"admin", device}, {"admin", device + "/settings"}, {"admin", device + "/activity"}, {"admin", "/access"}, {"admin", "/people"}, {"admin", "/people/person?name=u7"}, {"admin", "/people/groups"}, {"u7", "/devices"}} {
+	for _, page := range []struct{ user, at string }{{"admin", "/devices"}, {"admin", device}, {"admin", device + "/settings"}, {"admin", device + "/activity"}, {"admin", "/access"}, {"admin", "/access/tags"}, {"admin", "/activity"}, {"admin", "/people"}, {"admin", "/people/person?name=u7"}, {"admin", "/people/groups"}, {"u7", "/devices"}} {
 		cookies := signIn(page.user)
 		b.Run(page.user+strings.ReplaceAll(page.at, model.ID.String(), "ID"), func(b *testing.B) {
 			var took []time.Duration

@@ -11,7 +11,7 @@ import (
 // compressed are the pages that may be long. A page that shows a secret never is one of
 // them: who can have a browser fetch a page with words of their choice in it, and sees how
 // long the answers are, reads out what else is in it (BREACH).
-var compressed = map[string]bool{"devices": true, "activity": true, "introductions": true, "access": true, "people": true}
+var compressed = map[string]bool{"devices": true, "activity": true, "introductions": true, "access": true, "policy": true, "policytests": true, "policytags": true, "policyhistory": true, "people": true}
 
 // worthIt is the length in bytes from which a page is compressed.
 const worthIt = 2 << 10

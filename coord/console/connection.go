@@ -41,6 +41,7 @@ func (c *Console) testDevice(v *visit) error {
 	switch {
 	case err == nil:
 		view.Latency, view.Relay = latencyText(t.Latency), clean(t.Relay)
+		c.reached(d.KeyID)
 	case errors.Is(err, ops.ErrOffline):
 		view.Problem = "It has no connection to a relay at the moment."
 		switch {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"weft/coord/install"
 	"weft/coord/oidc"
 	"weft/coord/ops"
 	"weft/coord/ratelimit"
@@ -26,9 +27,8 @@ type Config struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 
-	// InstallLine returns the line that installs a node and joins with a
-	// token, "" while the server has no release to install. nil: never.
-	InstallLine func(token string) string
+	// Offer returns what devices install, nil while the server has no release. nil: never.
+	Offer func() *install.Offer
 
 	// TrustedSite reports whether a browser trusts the certificate that a request
 	// came through, without being told to: passkeys need that. nil: never.
@@ -68,8 +68,8 @@ type Console struct {
 	log          *slog.Logger
 	now          func() time.Time
 	trusted      []netip.Prefix
-	installLine  func(token string) string // nil: never
-	trustedSite  func(*http.Request) bool  // nil: never
+	offer        func() *install.Offer
+	trustedSite  func(*http.Request) bool // nil: never
 	idle, maxAge time.Duration
 	heartbeat    time.Duration
 	mux          *http.ServeMux
@@ -101,7 +101,7 @@ func New(cfg Config) *Console {
 		now:     cfg.Now,
 		trusted: cfg.TrustedProxies,
 
-		installLine: cfg.InstallLine,
+		offer:       cfg.Offer,
 		trustedSite: cfg.TrustedSite,
 		used:        make(map[[32]byte]time.Time),
 		idle:        cfg.IdleTimeout,
@@ -122,6 +122,9 @@ func New(cfg Config) *Console {
 	}
 	if c.now == nil {
 		c.now = time.Now
+	}
+	if c.offer == nil {
+		c.offer = func() *install.Offer { return nil }
 	}
 	if c.idle == 0 {
 		c.idle = 7 * 24 * time.Hour

@@ -17,8 +17,9 @@
 // (session.go), and then the page: devices.go, device.go (its tabs:
 // device_overview.go, device_activity.go, device_settings.go; its line of round trips:
 // latency.go, connection.go; who reaches it: reach.go; undoing a change: undo.go), access.go
-// (access_check.go: what a policy would change; access_can.go: may one reach another),
-// dns.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
+// (access_rules.go: rules, tests, tags and groups for reading; access_history.go, textdiff.go;
+// access_check.go: what a policy would change; access_can.go: may one reach another),
+// dns.go, add.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
 // changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
 // code.go, factor.go, passkey.go, oidc.go, identities.go (who waits for approval), again.go
 // (a recent sign-in). view.go draws the page, and compress.go says which pages are

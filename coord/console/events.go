@@ -16,7 +16,7 @@ import (
 //	resync        fetch what you show (sent first, and after a gap)
 //	devices       some device changed
 //	device-ID     this device changed
-//	key-ID        a device that joined with this key changed
+//	key-ID        a device that joined with this key changed, or files were fetched for the key
 //	signed-out    the session ended; the stream ends too
 //	pulse         every 3 s: a page that gets none for 10 s knows that what it shows is old
 //
@@ -38,6 +38,7 @@ type stream struct {
 	user    string
 	once    sync.Once
 	done    chan struct{} // closed by end
+	told    chan string   // names of what the console itself has seen; see tell
 }
 
 func (s *stream) end() { s.once.Do(func() { close(s.done) }) }
@@ -58,7 +59,7 @@ func (c *Console) openStream(session [32]byte, user string) (*stream, error) {
 	if n >= streamsPerUser {
 		return nil, errBusy
 	}
-	s := &stream{session: session, user: user, done: make(chan struct{})}
+	s := &stream{session: session, user: user, done: make(chan struct{}), told: make(chan string, 16)}
 	c.streams[s] = struct{}{}
 	return s, nil
 }
@@ -67,6 +68,21 @@ func (c *Console) closeStream(s *stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.streams, s)
+}
+
+// tell sends a name to the open pages of a session. A page that has too many already gets it
+// by looking again, which those that wait for something do.
+func (c *Console) tell(session [32]byte, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.streams {
+		if s.session == session {
+			select {
+			case s.told <- name:
+			default:
+			}
+		}
+	}
 }
 
 // endStreams ends the streams whose session has just ended.
@@ -157,6 +173,15 @@ func (c *Console) events(v *visit) error {
 			}
 			if !ticking {
 				if ok && flush() != nil {
+					return nil
+				}
+				ticking = true
+				tick.Reset(eventTick)
+			}
+		case name := <-s.told:
+			pending[name] = true
+			if !ticking {
+				if flush() != nil {
 					return nil
 				}
 				ticking = true

@@ -105,7 +105,7 @@ func TestHostileStrings(t *testing.T) {
 		s.net.Presence(d.ID, uint64(i), i%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
 	}
 
-	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/people/waiting", "/keys/" + all[0].ID + "/join"}
+	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/people/waiting", "/add", "/add?for=laptop", "/add/device", "/access/tags", "/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
 		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/devices/"+fleet[i].ID.String()+"/settings?note="+url.QueryEscape(p), "/devices/"+fleet[i].ID.String()+"/activity", "/keys/"+keys[i]+"/join",
 			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
@@ -126,6 +126,10 @@ func TestHostileStrings(t *testing.T) {
 		checkMarkup(t, "404", b.get("/"+url.PathEscape(p)+"/x").body)
 		id := fleet[i].ID.String()
 		checkMarkup(t, "/access", b.get("/access?from="+url.QueryEscape(p)+"&to="+url.QueryEscape(p)+"&number="+url.QueryEscape(p)).want(t, 200).body)
+		for _, at := range []string{"/access?q=", "/access?at=", "/access/policy?line=", "/access/tests?failed=", "/access/history?number="} {
+			checkMarkup(t, at, b.get(at+url.QueryEscape(p)).want(t, 200).body)
+		}
+		checkMarkup(t, "history", b.get(fmt.Sprint("/access/history?number=", i+1)).want(t, 200).body)
 		for _, to := range []string{"/access", "/access/check"} {
 			for _, text := range []string{p + " $", "{} // " + p + "\n$", `{"rules":[{"from":["` + p + `"],"to":["*"],"ports":["*"]}]}`, `{"tests":[{"src":"` + p + `","deny":["` + p + `"]}]}`} {
 				checkMarkup(t, to, b.post(to, "text", text, "match", p).body)

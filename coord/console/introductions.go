@@ -31,6 +31,8 @@ var claimDoubts = map[string]string{
 // suiteNames are the words of store.Suites, for people.
 var suiteNames = map[string]string{"aes": "AES", "wireguard": "WireGuard"}
 
+const claimsPerPage = 50
+
 type claimsView struct {
 	List    []claimView
 	Tags    []string // devices with these tags report
@@ -38,7 +40,7 @@ type claimsView struct {
 	Problem string
 	Next    string
 	First   string
-	Tabs    []tab
+	Tabs    tabsView
 	Owner   bool
 	Keep    string
 }
@@ -50,7 +52,7 @@ func (c *Console) introductions(v *visit) error {
 		return err
 	}
 	view.Tags, view.Keep = cleanAll(set.Introductions), keepText(set.KeepSeconds)
-	q := ops.IntroductionQuery{Device: strings.ToValidUTF8(cut(strings.TrimSpace(v.r.URL.Query().Get("device")), 255), ""), After: v.r.URL.Query().Get("after"), Limit: actsPerPage}
+	q := ops.IntroductionQuery{Device: strings.ToValidUTF8(cut(strings.TrimSpace(v.r.URL.Query().Get("device")), 255), ""), After: v.r.URL.Query().Get("after"), Limit: claimsPerPage}
 	view.Device = clean(q.Device)
 	list, err := c.ops.Introductions(v.ctx(), v.actor, q)
 	if problem := problemText(err); problem != "" {

@@ -22,8 +22,9 @@ const (
 
 type shownToken struct {
 	session [32]byte
-	token   string
+	token   string // "" once the key cannot be used any more
 	until   time.Time
+	seen    fetched
 }
 
 func (c *Console) holdToken(keyID string, session [32]byte, token string) {
@@ -41,7 +42,7 @@ func (c *Console) holdToken(keyID string, session [32]byte, token string) {
 	if len(c.shown) >= maxShown {
 		delete(c.shown, oldest)
 	}
-	c.shown[keyID] = shownToken{session, token, now.Add(tokenShown)}
+	c.shown[keyID] = shownToken{session: session, token: token, until: now.Add(tokenShown)}
 }
 
 func (c *Console) heldToken(keyID string, session [32]byte) string {
@@ -58,22 +59,31 @@ func (c *Console) heldToken(keyID string, session [32]byte) string {
 	return t.token
 }
 
+// dropToken forgets a token that cannot be used any more. What was seen of who used it stays.
 func (c *Console) dropToken(keyID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.shown, keyID)
+	if t, ok := c.shown[keyID]; ok {
+		t.token = ""
+		c.shown[keyID] = t
+	}
 }
 
 type joinView struct {
-	Key    keyView
-	Token  string // "" when it is not shown any more
-	QR     template.HTML
-	Line   string       // installs and joins; "" when there is no release
-	Joined []deviceView // newest first
-	More   string       // how many joined beyond those listed
-	Test   *testView    // of the newest
-	Live   bool         // more may happen
-	Self   string
+	Key     keyView
+	For     addChoice
+	Choices []choiceView // with the same key; others lead to a new one
+	Token   string       // "" when it is not shown any more
+	QR      template.HTML
+	How     recipe
+	Steps   []stepView
+	Trouble *troubleView
+	Joined  []deviceView // newest first
+	More    string       // how many joined beyond those listed
+	Count   int          // how many joined
+	Test    *testView    // of the newest
+	Live    bool         // more may happen
+	Self    string
 }
 
 // tokenPattern is the only kind of token that goes into commands.
@@ -94,13 +104,22 @@ func (c *Console) join(v *visit) error {
 	if err != nil {
 		return err
 	}
-	view := joinView{Key: c.keyView(k), Self: "/keys/" + id + "/join"}
+	view := joinView{Key: c.keyView(k), Self: "/keys/" + id + "/join", Count: list.Total}
+	if view.Key.Kind != "relay" {
+		view.For = chosen(v.r.URL.Query().Get("for"), view.Key.Kind)
+		for _, ch := range addChoices {
+			href := addPath(ch.ID)
+			if ch.Key == view.Key.Kind && (ch.ID != "image" || view.Key.Reusable) {
+				href = view.Self + "?for=" + ch.ID
+			}
+			view.Choices = append(view.Choices, choiceView{ch, href, ch.ID == view.For.ID})
+		}
+		view.Self += "?for=" + view.For.ID
+	}
 	if view.Key.Open {
 		if t := c.heldToken(id, v.session.Hash); len(t) <= 2000 && tokenPattern.MatchString(t) {
 			view.Token = t
-			if c.installLine != nil {
-				view.Line = c.installLine(t)
-			}
+			view.How = recipeOf(view.For, c.offer(), id, t, view.Key.Reusable)
 			if view.QR, err = qrSVG(t, "QR code of the token"); err != nil {
 				c.log.Warn("draw QR code", "err", err)
 			}
@@ -114,8 +133,12 @@ func (c *Console) join(v *visit) error {
 			newest = i
 		}
 	}
+	seen, watched := c.seen(id)
+	var first *deviceView
+	var joined time.Time
 	if newest >= 0 {
 		d := list.Devices[newest]
+		joined = d.Created
 		view.Joined = append(view.Joined, c.deviceView(d))
 		for i, o := range list.Devices {
 			if i != newest && len(view.Joined) < 5 {
@@ -125,11 +148,18 @@ func (c *Console) join(v *visit) error {
 		if n := list.Total - len(view.Joined); n > 0 {
 			view.More = plural(n, "other")
 		}
-		if d.Online {
+		if first = &view.Joined[0]; d.Online {
 			view.Test = &testView{Device: view.Joined[0], Auto: true}
 		}
 	}
-	view.Live = view.Key.Open || len(list.Devices) > 0 && view.Test == nil
+	if view.Key.Kind != "relay" {
+		host := ""
+		if urls := c.ops.Network().URLs; len(urls) > 0 {
+			host = clean(urls[0])
+		}
+		view.Steps, view.Trouble = joinSteps(c.now(), view.For, view.Key, seen, k.Created, first, joined, host)
+	}
+	view.Live = view.Key.Open || len(list.Devices) > 0 && (view.Test == nil || watched && seen.reached.IsZero())
 	return c.render(v, http.StatusOK, "join", view)
 }
 

@@ -74,6 +74,8 @@ func (c *Console) keys(v *visit) error {
 // newKeyView is the form for a key: on its own page with everything, and on
 // the "Add" pages with what matters there.
 type newKeyView struct {
+	For      addChoice // on the page Add
+	Choices  []choiceView
 	Kind     string // "device" or "laptop"
 	Full     bool   // the page of its own
 	Note     string
@@ -84,6 +86,8 @@ type newKeyView struct {
 	Problem  string
 	Lives    []lifeChoice
 	Server   string // address for devices
+	Missing  string // why there is no line for the choice
+	Reads    bool   // the visitor adds nothing
 }
 
 type lifeChoice struct {
@@ -103,14 +107,6 @@ var lives = []struct {
 	{"1y", "1 year", 365 * 24 * time.Hour},
 }
 
-func (c *Console) addDevice(v *visit) error {
-	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "device"})
-}
-
-func (c *Console) addLaptop(v *visit) error {
-	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "laptop"})
-}
-
 func (c *Console) newKey(v *visit) error {
 	return c.keyForm(v, http.StatusOK, newKeyView{Kind: "device", Full: true})
 }
@@ -119,8 +115,23 @@ func (c *Console) keyForm(v *visit, status int, view newKeyView) error {
 	if view.Tags == "" && view.Problem == "" {
 		view.Tags = "device"
 	}
+	image := view.For.ID == "image"
+	if view.Problem == "" && image {
+		view.Reusable = true
+	}
 	if view.Life == "" {
 		view.Life = "24h"
+		if image {
+			view.Life = "90d"
+		}
+	}
+	view.Reads = v.actor.Role == ops.RoleAuditor
+	if !view.Full {
+		view.Kind = view.For.Key
+		for _, ch := range addChoices {
+			view.Choices = append(view.Choices, choiceView{ch, addPath(ch.ID), ch.ID == view.For.ID})
+		}
+		view.Missing = recipeOf(view.For, c.offer(), "", "", view.Reusable).Missing
 	}
 	for _, l := range lives {
 		view.Lives = append(view.Lives, lifeChoice{l.value, l.text, l.value == view.Life})
@@ -149,6 +160,11 @@ func (c *Console) createKey(v *visit) error {
 	if f.Get("kind") == "laptop" {
 		view.Kind = "laptop"
 	}
+	view.For = chosen(f.Get("for"), view.Kind)
+	if f.Get("for") != "" {
+		view.For = chosen(f.Get("for"), "")
+		view.Kind = view.For.Key
+	}
 	bad := func(problem string) error {
 		view.Problem = problem
 		view.Tags = clean(view.Tags)
@@ -159,6 +175,9 @@ func (c *Console) createKey(v *visit) error {
 		if l.value == view.Life || view.Life == "" && l.value == "24h" {
 			nk.Life = l.life
 		}
+	}
+	if view.For.ID == "image" && !view.Reusable {
+		return bad("A golden image needs a reusable token: each of its copies joins with it.")
 	}
 	if nk.Life == 0 {
 		return bad("Choose how long the token is good for.")
@@ -178,6 +197,9 @@ func (c *Console) createKey(v *visit) error {
 		}
 	}
 	k, err := ops.Do(v.ctx(), c.ops, v.actor, nk)
+	if errors.Is(err, ops.ErrForbidden) && v.actor.Role == ops.RoleAuditor {
+		return errForbidden
+	}
 	if errors.Is(err, ops.ErrForbidden) && len(nk.Tags) > 0 {
 		return bad(forbiddenText(err))
 	}
@@ -188,6 +210,9 @@ func (c *Console) createKey(v *visit) error {
 		return err
 	}
 	c.holdToken(k.ID, v.session.Hash, k.Token)
+	if f.Get("for") != "" {
+		return v.redirect("/keys/" + k.ID + "/join?for=" + view.For.ID)
+	}
 	return v.redirect("/keys/" + k.ID + "/join")
 }
 

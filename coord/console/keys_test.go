@@ -20,7 +20,7 @@ func TestKeyOfRelay(t *testing.T) {
 	shows := func(path string, want ...string) {
 		t.Helper()
 		a := b.get(path).want(t, 200, want...)
-		for _, not := range []string{"one laptop", "one device", "Add a laptop</h1>", "/add/relay"} {
+		for _, not := range []string{"one laptop", "one device", "Add a laptop</h1>", "/add?for=", "/add/relay"} {
 			if strings.Contains(a.body, not) {
 				t.Errorf("%s of a relay's key has %q", path, not)
 			}

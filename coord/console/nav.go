@@ -12,8 +12,8 @@ type section struct {
 var navOf = map[string]string{
 	"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices",
 	"people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people",
-	"access":   "access",
-	"activity": "activity", "introductions": "activity",
+	"access": "access", "policy": "access", "policytests": "access", "policytags": "access", "policyhistory": "access",
+	"activity": "activity", "introductions": "activity", "verify": "activity",
 	"dns": "network", "keys": "network", "newkey": "network",
 	"account": "settings", "totp": "settings", "codes": "settings",
 }

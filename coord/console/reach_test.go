@@ -81,7 +81,7 @@ func TestDevicePageAssigns(t *testing.T) {
 	s.setPolicy(`{"rules":[],"tagOwners":{"tag:sensor":["user:bob"]}}`)
 	bob.post(at+"/assign", "tags", "camera", "match", match).want(t, 303)
 	bob.post("/keys", "kind", "device", "tags", "sensor", "life", "1h").want(t, 303)
-	b.get("/access").want(t, 200, "Who may give a tag", "<code>tag:sensor</code>: <code>user:bob</code>")
+	b.get("/access/tags").want(t, 200, "Who may give it", "<bdi>sensor</bdi>", "owners, admins, ", "<bdi>bob</bdi>")
 	b.post("/access/check", "text", `{"rules":[],"tagOwners":{"tag:sensor":["group:ops"],"tag:<b>":[]}}`).want(t, 422, "want tag:NAME")
 	b.post("/access/check", "text", `{"rules":[],"tagOwners":{"tag:sensor":["group:ops"]}}`).want(t, 200, "<code>group:ops</code>, before <code>user:bob</code>", "there is no group")
 }

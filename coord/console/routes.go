@@ -63,11 +63,16 @@ var routes = []route{
 	{"POST /dns/aliases/remove", member, (*Console).removeAlias},
 
 	{"GET /access", member, (*Console).access},
+	{"GET /access/policy", member, (*Console).policyText},
+	{"GET /access/tests", member, (*Console).policyTests},
+	{"GET /access/tags", member, (*Console).policyTags},
+	{"GET /access/history", member, (*Console).policyHistory},
 	{"GET /access/can", member, (*Console).canReach},
 	{"POST /access", member, (*Console).savePolicy},
 	{"POST /access/check", member, (*Console).checkPolicy},
 	{"POST /access/revert", member, (*Console).revertPolicy},
 
+	{"GET /add", member, (*Console).add},
 	{"GET /add/device", member, (*Console).addDevice},
 	{"GET /add/laptop", member, (*Console).addLaptop},
 	{"GET /approve", member, (*Console).approvePage},
@@ -82,6 +87,8 @@ var routes = []route{
 
 	{"GET /activity", member, (*Console).activity},
 	{"GET /activity/export", member, (*Console).exportActivity},
+	{"GET /activity/newer", member, (*Console).newerActivity},
+	{"GET /activity/verify", member, (*Console).verifyPage},
 	{"POST /activity/verify", member, (*Console).verifyActivity},
 	{"GET /activity/introductions", member, (*Console).introductions},
 	{"POST /activity/introductions", member, (*Console).reportIntroductions},

@@ -152,20 +152,17 @@ func here(v *visit, name string) string {
 		}
 		return path.Dir(v.r.URL.Path) + "/settings"
 	case "add":
-		if v.r.PostForm.Get("kind") == "laptop" {
-			return "/add/laptop"
-		}
-		return "/add/device"
+		return addPath(chosen(v.r.PostForm.Get("for"), v.r.PostForm.Get("kind")).ID)
 	case "approve":
 		return "/approve"
 	case "newkey":
 		return "/keys/new"
 	case "account":
 		return "/account"
-	case "activity":
-		return "/activity"
-	case "access":
-		return "/access"
+	case "verify":
+		return "/activity/verify"
+	case "policy":
+		return "/access/policy"
 	case "totp":
 		return "/account/codes/set-up"
 	case "codes":

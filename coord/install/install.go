@@ -1,7 +1,9 @@
 // Package install hands a release (package overlay/release) out to devices:
 //
-//	GET /install         a shell script, made for this request
-//	GET /install/NAME    a file that the release's manifest names
+//	GET /install                   a shell script, made for this request
+//	GET /install/NAME              a file that the release's manifest names
+//	GET /install/for/KEY[/NAME]    the same, for a device that is to join with this key: whoever
+//	                               made the key sees that something fetches
 //
 // The script holds the SHA-256 of each program and, where the server's
 // certificate is of its own making, the pin of its key, so that all trust in
@@ -128,21 +130,81 @@ func Pin(leaf *x509.Certificate) string {
 	return "sha256//" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Line is what a user pastes on a device. pin is "" for a certificate that
-// browsers trust.
-func Line(base, pin, token string) string {
-	if pin == "" {
-		return fmt.Sprintf("curl -fsSL %s/install | sh -s -- %s", base, token)
-	}
-	return fmt.Sprintf("curl -fsSLk --pinnedpubkey %s %s/install | sh -s -- %s", pin, base, token)
+// Offer is a release at the address where devices get it.
+type Offer struct {
+	Base     string // of the server, "https://HOST:PORT"
+	Pin      string // of its certificate, "" for one that browsers trust
+	Manifest *release.Manifest
 }
 
-// Handler serves both addresses. base returns the server's own address for a
+// Line is what a user pastes on a device with a shell: it installs, and joins with a token of
+// the key with this id ("" for one that nobody watches).
+func (o Offer) Line(key, token string) string {
+	return fmt.Sprintf("%s %s | sh -s -- %s", o.curl("curl"), o.Base+directory(key), token)
+}
+
+// WindowsLine is the same for PowerShell, as an administrator. There is no script for Windows:
+// the program is fetched, compared with the hash in the line, and installs itself. "" is of a
+// release without it.
+func (o Offer) WindowsLine(arch, key, token string) string {
+	i := slices.IndexFunc(o.Manifest.Files, func(f release.File) bool {
+		return f.Program == "weft" && f.Kind == "binary" && f.OS == "windows" && f.Arch == arch && plain(f.Name) && plain(f.SHA256)
+	})
+	if i < 0 {
+		return ""
+	}
+	f := o.Manifest.Files[i]
+	return fmt.Sprintf(`$f = "$env:TEMP\weft.exe"; %s -o $f %s; if ((Get-FileHash $f).Hash -eq '%s') { '%s' | & $f install --token-file - } else { throw 'weft: that is not the program of this line; try again' }`,
+		o.curl("curl.exe"), o.Base+directory(key)+"/"+f.Name, f.SHA256, token)
+}
+
+func (o Offer) curl(program string) string {
+	if o.Pin == "" {
+		return program + " -fsSL"
+	}
+	return program + " -fsSLk --pinnedpubkey " + o.Pin
+}
+
+// Has reports whether the release has a program for a system, as Go calls it.
+func (o Offer) Has(system string) bool {
+	return slices.ContainsFunc(o.Manifest.Files, func(f release.File) bool { return f.Program == "weft" && f.Kind == "binary" && f.OS == system })
+}
+
+// directory is where the files for a key are.
+func directory(key string) string {
+	if key == "" {
+		return "/install"
+	}
+	return "/install/for/" + key
+}
+
+// validKey reports whether a word may be the id of a key.
+func validKey(s string) bool {
+	return len(s) > 0 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
+}
+
+// Handler serves all addresses. base returns the server's own address for a
 // request ("https://HOST:PORT"), pin the pin of the certificate that answers
-// there, "" for one that browsers trust, from the client's address.
-func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string, from func(*http.Request) netip.Addr) http.Handler {
+// there, "" for one that browsers trust, from the client's address. seen, unless it is nil,
+// is told that somebody fetches the script, or a program, for a key, of which there may be
+// none: anybody can ask.
+func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string, from func(*http.Request) netip.Addr, seen func(key string, program bool, from netip.Addr)) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /install", func(w http.ResponseWriter, req *http.Request) {
+	serve := func(pattern string, f http.HandlerFunc) {
+		mux.HandleFunc("GET /install"+pattern, f)
+		mux.HandleFunc("GET /install/for/{key}"+pattern, func(w http.ResponseWriter, req *http.Request) {
+			key := req.PathValue("key")
+			if !validKey(key) {
+				http.Error(w, "there is no such key", http.StatusNotFound)
+				return
+			}
+			if _, err := r.Current(); err == nil && seen != nil {
+				seen(key, strings.HasPrefix(req.PathValue("name"), "weft-"), from(req))
+			}
+			f(w, req)
+		})
+	}
+	serve("", func(w http.ResponseWriter, req *http.Request) {
 		d, err := r.Current()
 		if err != nil {
 			// sh is at the other end of the pipe: it, too, is told.
@@ -154,9 +216,9 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func(base string
 		w.Header().Set("Content-Type", "text/x-shellscript; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		at := base(req)
-		w.Write([]byte(Script(d.Manifest, at, pin(at))))
+		w.Write([]byte(Script(d.Manifest, at, pin(at), req.PathValue("key"))))
 	})
-	mux.HandleFunc("GET /install/{name}", func(w http.ResponseWriter, req *http.Request) {
+	serve("/{name}", func(w http.ResponseWriter, req *http.Request) {
 		r.downloads.Serve(w, req, from(req), downloadWait, func(w http.ResponseWriter, p *limited.Place) {
 			defer p.Keep()()
 			defer link.Keep(req)()
@@ -166,8 +228,8 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func(base string
 	return mux
 }
 
-// Script returns the script for a server at base.
-func Script(m *release.Manifest, base, pin string) string {
+// Script returns the script for a server at base, and for a key ("" for none).
+func Script(m *release.Manifest, base, pin, key string) string {
 	var programs []string
 	for _, f := range m.Files {
 		if f.Program == "weft" && f.Kind == "binary" && plain(f.Name) && plain(f.OS) && plain(f.Arch) {
@@ -180,7 +242,7 @@ func Script(m *release.Manifest, base, pin string) string {
 		version = "of an unknown version"
 	}
 	return strings.NewReplacer(
-		"@VERSION@", version, "@BASE@", strings.Map(printable, base), "@BASE_QUOTED@", quote(base+"/install"), "@PIN_QUOTED@", quote(pin),
+		"@VERSION@", version, "@BASE@", strings.Map(printable, base), "@BASE_QUOTED@", quote(base+directory(key)), "@PIN_QUOTED@", quote(pin),
 		"@PROGRAMS@", strings.Join(programs, "\n"),
 	).Replace(script)
 }

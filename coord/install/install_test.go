@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -45,7 +46,7 @@ func serve(t *testing.T, dir string) (get func(path string) (int, string)) {
 	t.Helper()
 	r := New(dir, nil)
 	t.Cleanup(r.Close)
-	srv := httptest.NewServer(r.Handler(func(*http.Request) string { return "https://weft.example:8443" }, func(string) string { return "sha256//abc=" }, func(*http.Request) netip.Addr { return netip.Addr{} }))
+	srv := httptest.NewServer(r.Handler(func(*http.Request) string { return "https://weft.example:8443" }, func(string) string { return "sha256//abc=" }, func(*http.Request) netip.Addr { return netip.Addr{} }, nil))
 	t.Cleanup(srv.Close)
 	return func(path string) (int, string) {
 		res, err := http.Get(srv.URL + path)
@@ -95,10 +96,64 @@ func TestHandsOutWhatTheManifestNames(t *testing.T) {
 }
 
 func TestLine(t *testing.T) {
-	if got := Line("https://h:8443", "sha256//x=", "weft1abc"); got != "curl -fsSLk --pinnedpubkey sha256//x= https://h:8443/install | sh -s -- weft1abc" {
-		t.Error(got)
+	m := &release.Manifest{Files: []release.File{
+		{Name: "weft-linux-arm64", Program: "weft", OS: "linux", Arch: "arm64", Kind: "binary"},
+		{Name: "weft-windows-amd64.exe", Program: "weft", OS: "windows", Arch: "amd64", Kind: "binary", SHA256: "0a"},
+		{Name: "weft-windows-arm64.exe; calc", Program: "weft", OS: "windows", Arch: "arm64", Kind: "binary"},
+		{Name: "weft-server-freebsd-amd64", Program: "weft-server", OS: "freebsd", Arch: "amd64", Kind: "binary"},
+	}}
+	o := Offer{Base: "https://h:8443", Pin: "sha256//x=", Manifest: m}
+	for got, want := range map[string]string{
+		o.Line("", "weft1abc"):                        "curl -fsSLk --pinnedpubkey sha256//x= https://h:8443/install | sh -s -- weft1abc",
+		o.Line("k3v", "weft1abc"):                     "curl -fsSLk --pinnedpubkey sha256//x= https://h:8443/install/for/k3v | sh -s -- weft1abc",
+		Offer{Base: "https://h"}.Line("", "weft1abc"): "curl -fsSL https://h/install | sh -s -- weft1abc",
+		o.WindowsLine("amd64", "k3v", "weft1abc"):     `$f = "$env:TEMP\weft.exe"; curl.exe -fsSLk --pinnedpubkey sha256//x= -o $f https://h:8443/install/for/k3v/weft-windows-amd64.exe; if ((Get-FileHash $f).Hash -eq '0a') { 'weft1abc' | & $f install --token-file - } else { throw 'weft: that is not the program of this line; try again' }`,
+		o.WindowsLine("arm64", "k3v", "weft1abc"):     "",
+		o.WindowsLine("386", "k3v", "weft1abc"):       "",
+	} {
+		if got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
-	if got := Line("https://h", "", "weft1abc"); strings.Contains(got, "-k") {
+	if !o.Has("linux") || !o.Has("windows") || o.Has("darwin") || o.Has("freebsd") {
+		t.Error("the systems are others")
+	}
+}
+
+// What is fetched for a key says so, and only that.
+func TestFetchedForAKey(t *testing.T) {
+	dir := t.TempDir()
+	r := New(dir, nil)
+	t.Cleanup(r.Close)
+	var seen []string
+	h := r.Handler(func(*http.Request) string { return "https://weft.example:8443" }, func(string) string { return "" }, func(*http.Request) netip.Addr { return netip.MustParseAddr("203.0.113.9") },
+		func(key string, program bool, from netip.Addr) {
+			seen = append(seen, fmt.Sprint(key, " ", program, " ", from))
+		})
+	get := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w
+	}
+	if w := get("/install/for/k3v"); w.Code != 503 || len(seen) != 0 {
+		t.Errorf("without a release: %d, %q", w.Code, seen)
+	}
+	released(t, dir, "1", map[string]string{"weft-linux-amd64": "program"})
+	if w := get("/install/for/k3v"); w.Code != 200 || !strings.Contains(w.Body.String(), "BASE='https://weft.example:8443/install/for/k3v'") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := get("/install/for/k3v/weft-linux-amd64"); w.Code != 200 || w.Body.String() != "program" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	get("/install/for/k3v/manifest.json")
+	get("/install")
+	get("/install/weft-linux-amd64")
+	for _, bad := range []string{"/install/for/", "/install/for/a%27b", "/install/for/" + strings.Repeat("x", 65), "/install/for/k3v/..%2fsecret"} {
+		if w := get(bad); w.Code != 404 {
+			t.Errorf("%s: %d", bad, w.Code)
+		}
+	}
+	if got := strings.Join(seen, ", "); got != "k3v false 203.0.113.9, k3v true 203.0.113.9, k3v false 203.0.113.9, k3v false 203.0.113.9" {
 		t.Error(got)
 	}
 }
@@ -109,7 +164,7 @@ func TestScriptIsNotInjected(t *testing.T) {
 		{Name: "x\nEND\nrm -rf /", Program: "weft", OS: "linux", Arch: "amd64", Kind: "binary"},
 		{Name: "$(id)", Program: "weft", OS: "linux", Arch: "amd64", Kind: "binary"},
 	}}
-	s := Script(m, "https://h'; id; '\nid", "")
+	s := Script(m, "https://h'; id; '\nid", "", "")
 	if strings.Contains(s, "rm -rf /;") || strings.Contains(s, "$(id)") || strings.Contains(s, "\nid\n") {
 		t.Error(s)
 	}
@@ -130,7 +185,7 @@ func TestFailures(t *testing.T) {
 	m := &release.Manifest{Version: "1", Files: []release.File{{Name: "weft-plan9-amd64", Program: "weft", OS: "plan9", Arch: "amd64", Kind: "binary", SHA256: strings.Repeat("0", 64)}}}
 	run := func(args ...string) string {
 		cmd := exec.Command("sh", append([]string{"-s", "--"}, args...)...)
-		cmd.Stdin = strings.NewReader(Script(m, "https://127.0.0.1:1", ""))
+		cmd.Stdin = strings.NewReader(Script(m, "https://127.0.0.1:1", "", ""))
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 		out, err := cmd.CombinedOutput()
 		if err == nil {

@@ -28,6 +28,7 @@ import (
 	"weft/coord/console"
 	"weft/coord/console/consoletest"
 	"weft/coord/install"
+	"weft/overlay/release"
 )
 
 func TestBrowser(t *testing.T) {
@@ -38,8 +39,12 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	network := consoletest.New(t, consoletest.Options{})
-	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, InstallLine: func(token string) string {
-		return install.Line("https://weft.example:8443", "sha256//"+strings.Repeat("A", 43)+"=", token)
+	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Offer: func() *install.Offer {
+		return &install.Offer{Base: "https://weft.example:8443", Pin: "sha256//" + strings.Repeat("A", 43) + "=", Manifest: &release.Manifest{Files: []release.File{
+			{Name: "weft-linux-arm64", Program: "weft", OS: "linux", Arch: "arm64", Kind: "binary"},
+			{Name: "weft-darwin-arm64", Program: "weft", OS: "darwin", Arch: "arm64", Kind: "binary"},
+			{Name: "weft-windows-amd64.exe", Program: "weft", OS: "windows", Arch: "amd64", Kind: "binary", SHA256: strings.Repeat("0a", 32)},
+		}}}
 	}})
 	site := httptest.NewUnstartedServer(c)
 	gate := &gated{Listener: site.Listener}
@@ -51,7 +56,7 @@ func TestBrowser(t *testing.T) {
 	named := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, TrustedSite: func(*http.Request) bool { return true }})
 	secure := httptest.NewTLSServer(named)
 	t.Cleanup(func() { named.Close(); secure.Close() })
-	control := httptest.NewServer(controls(network, gate))
+	control := httptest.NewServer(controls(network, c, gate))
 	t.Cleanup(control.Close)
 
 	node := exec.Command("node", "console.mjs")
@@ -99,7 +104,7 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 }
 
 // controls lets the script do what devices and the command line would do.
-func controls(network *consoletest.Network, gate *gated) http.Handler {
+func controls(network *consoletest.Network, c *console.Console, gate *gated) http.Handler {
 	var mu sync.Mutex // guards the following
 	devices := map[string]*consoletest.Device{}
 	add := func(list ...*consoletest.Device) {
@@ -152,6 +157,22 @@ func controls(network *consoletest.Network, gate *gated) http.Handler {
 		}
 		add(d)
 		fmt.Fprint(w, d.ID)
+	})
+	// A device fetches the install script, and then the program.
+	mux.HandleFunc("POST /fetch", func(w http.ResponseWriter, r *http.Request) {
+		c.Fetched(r.FormValue("key"), r.FormValue("program") == "true", netip.MustParseAddr("192.0.2.7"))
+	})
+	// A group with people in it.
+	mux.HandleFunc("POST /family", func(w http.ResponseWriter, r *http.Request) {
+		network.Group("family", "ben", "zoe-with-quite-a-long-name")
+	})
+	// A key was made some time ago.
+	mux.HandleFunc("POST /age", func(w http.ResponseWriter, r *http.Request) {
+		network.Change(func(db *sql.DB) {
+			if _, err := db.Exec(`UPDATE keys SET created_at = created_at - $1, expires_at = expires_at - $1 WHERE key_id = $2`, r.FormValue("seconds"), r.FormValue("key")); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		})
 	})
 	mux.HandleFunc("POST /ask", func(w http.ResponseWriter, r *http.Request) {
 		code, _ := network.Ask(r.FormValue("name"), r.FormValue("from"))

@@ -184,6 +184,16 @@ func (n *Network) Member(name string) store.User {
 	return do(n, ops.CreateUser{Name: name})
 }
 
+// Group makes a group of new members.
+func (n *Network) Group(name string, members ...string) {
+	n.t.Helper()
+	do(n, ops.CreateGroup{Name: name})
+	for _, m := range members {
+		n.Member(m)
+	}
+	do(n, ops.EditGroup{Name: name, Add: members})
+}
+
 // SessionsOf lists the sessions of a user.
 func (n *Network) SessionsOf(name string) []store.Session {
 	n.t.Helper()

@@ -76,7 +76,7 @@ func (l *Lab) replace(path string, b []byte) {
 // InstallLine is the console's install line for a token; without a token, the line to
 // which arguments are added.
 func (s *Server) InstallLine(token string) string {
-	return strings.TrimSpace(install.Line(s.URL, s.Pin(), token))
+	return strings.TrimSpace(install.Offer{Base: s.URL, Pin: s.Pin()}.Line("", token))
 }
 
 // Pin is the pin of the site's certificate.
