@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 
 	"weft/coord/ops"
@@ -42,10 +43,16 @@ func loadAssets() map[string]asset {
 		} else {
 			b = must(staticFS.ReadFile(file))
 		}
-		sum := sha256.Sum256(b)
-		m[name] = asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
+		m[name] = newAsset(b)
 	}
+	// htmx begins as soon as it has run: its extension has to be there by then.
+	m["htmx.js"] = newAsset(slices.Concat(m["htmx-4.0.1.min.js"].body, []byte("\n"), m["hx-sse-4.0.1.min.js"].body))
 	return m
+}
+
+func newAsset(b []byte) asset {
+	sum := sha256.Sum256(b)
+	return asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
 }
 
 // must is for what is embedded: it fails with the build, not by input.
