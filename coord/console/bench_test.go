@@ -80,7 +80,23 @@ func BenchmarkPages(b *testing.B) {
 		return w.Result().Cookies()
 	}
 	device := "/devices/" + model.ID.String()
-	for _, page := range []struct{ user, at string }{{"admin", "/devices"}, {"admin", device}, {"admin", device + "/settings"}, {"admin", device + "/activity"}, {"admin", "/access"}, {"admin", "/access/tags"}, {"admin", "/activity"}, {"admin", "/people"}, {"admin", "/people/person?name=u7"}, {"admin", "/people/groups"}, {"u7", "/devices"}} {
+	for _, page := range []struct{ user, at string }{
+		{"admin", "/devices"},
+		{"admin", device},
+		{"admin", device + "/settings"},
+		{"admin", device + "/activity"},
+		{"admin", "/access"},
+		{"admin", "/access/tags"},
+		{"admin", "/activity"},
+		{"admin", "/people"},
+		{"admin", "/people/person?name=u7"},
+		{"admin", "/people/groups"},
+		{"u7", "/devices"},
+		{"admin", "/palette"},
+		{"admin", "/palette?q=d1"},
+		{"admin", "/palette?q=zzz"},
+		{"u7", "/palette?q=d1"},
+	} {
 		cookies := signIn(page.user)
 		b.Run(page.user+strings.ReplaceAll(page.at, model.ID.String(), "ID"), func(b *testing.B) {
 			var took []time.Duration

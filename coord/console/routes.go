@@ -37,6 +37,7 @@ var routes = []route{
 
 	{"GET /{$}", member, (*Console).home},
 	{"GET /events", member, (*Console).events},
+	{"GET /palette", member, (*Console).palette},
 
 	{"GET /devices", member, (*Console).devices},
 	{"GET /devices/{id}", member, (*Console).device},

@@ -71,12 +71,14 @@ document.addEventListener("input", (e) => {
   if (e.target.dataset.mustBe) checkName(e.target);
 });
 document.addEventListener("keydown", (e) => {
-  // "/" goes to the search field, as in many lists.
-  const search = document.getElementById("q");
-  if (e.key === "/" && search && !e.ctrlKey && !e.metaKey && !e.altKey && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
+  // "/" goes to the search field of a page, and where there is none to the palette.
+  if (e.key === "/" && document.body.dataset.user && !e.ctrlKey && !e.metaKey && !e.altKey && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
     e.preventDefault();
-    search.focus();
-    search.select();
+    const search = document.getElementById("q");
+    if (search) {
+      search.focus();
+      search.select();
+    } else openPalette();
   }
   // Escape closes a confirmation.
   if (e.key === "Escape") {

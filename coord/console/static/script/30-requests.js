@@ -46,13 +46,15 @@ document.addEventListener("htmx:error", (e) => {
   failed(e.detail?.ctx, "The server did not answer. What is shown is from before.");
 });
 // Old rows do not pass for the answer to a new question.
+const searches = "#q, #palette-q";
+
 document.addEventListener("htmx:before:request", (e) => {
   const { sourceElement: from, target } = e.detail?.ctx ?? {};
-  if (from?.id === "q" && target instanceof Element) target.dataset.waiting = "";
+  if (from?.matches?.(searches) && target instanceof Element) target.dataset.waiting = "";
 });
 document.addEventListener("htmx:finally:request", (e) => {
   const { sourceElement: from, target, status } = e.detail?.ctx ?? {};
-  if (from?.id === "q" && target instanceof Element && !String(status).startsWith("error")) {
+  if (from?.matches?.(searches) && target instanceof Element && !String(status).startsWith("error")) {
     delete target.dataset.waiting;
     lost = false;
   }
