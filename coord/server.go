@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -223,7 +224,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, Offer: s.offer, TrustedSite: s.trustedSite})
+	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, Offer: s.offer, TrustedSite: s.trustedSite, Style: fromSource(s.Software())})
 	s.api = webapi.New(s.Service, s.log)
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
@@ -252,6 +253,10 @@ func (s *Server) build() {
 	s.adminH = &http.Server{Handler: webapi.OnSocket(s.api), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet, ConnContext: webapi.PeerContext}
 	s.SetConsoleURL(s.ConsoleURL())
 }
+
+// fromSource reports whether a version is that of a program built from the source: those of
+// a release are named when they are built.
+func fromSource(version string) bool { return version == "dev" || strings.HasPrefix(version, "dev-") }
 
 // start runs everything. Close waits for it.
 func (s *Server) start() {

@@ -34,6 +34,10 @@ type Config struct {
 	// came through, without being told to: passkeys need that. nil: never.
 	TrustedSite func(*http.Request) bool
 
+	// Style serves /style, every part of pages in every state, to who is signed in. Programs
+	// of a release do not.
+	Style bool
+
 	// Providers carries requests to other places where people sign in; nil is the usual
 	// transport.
 	Providers http.RoundTripper
@@ -70,6 +74,7 @@ type Console struct {
 	trusted      []netip.Prefix
 	offer        func() *install.Offer
 	trustedSite  func(*http.Request) bool // nil: never
+	showStyle    bool                     // see Config.Style
 	idle, maxAge time.Duration
 	heartbeat    time.Duration
 	mux          *http.ServeMux
@@ -103,6 +108,7 @@ func New(cfg Config) *Console {
 
 		offer:       cfg.Offer,
 		trustedSite: cfg.TrustedSite,
+		showStyle:   cfg.Style,
 		used:        make(map[[32]byte]time.Time),
 		idle:        cfg.IdleTimeout,
 		maxAge:      cfg.MaxAge,

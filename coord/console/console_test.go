@@ -490,6 +490,7 @@ func TestRoutes(t *testing.T) {
 		"GET /{$}":                           {401, 303},
 		"GET /events":                        {401, 200},
 		"GET /palette":                       {401, 200},
+		"GET /style":                         {401, 404},
 		"GET /devices":                       {401, 200},
 		"GET /devices/{id}":                  {401, 404},
 		"GET /devices/{id}/activity":         {401, 404},

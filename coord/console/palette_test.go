@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/coord/console"
 	"weft/coord/ops"
 )
 
@@ -128,5 +129,21 @@ func TestPalette(t *testing.T) {
 	owner.post("/theme", "theme", "dark").want(t, 303)
 	if got, _ := owner.found("theme"); !slices.Equal(got, []string{"Theme: auto", "Theme: light"}) {
 		t.Errorf("in the dark: %q", got)
+	}
+}
+
+// The page of all parts is there for who changes them, signed in, and draws all of them.
+func TestStyle(t *testing.T) {
+	newSite(t).browser().enter().get("/style").want(t, 404)
+	s := newSite(t, func(c *console.Config) { c.Style = true })
+	s.browser().get("/style").want(t, 401)
+	page := s.browser().enter().get("/style").want(t, 200, `data-theme="light"`, `data-theme="dark"`, "Attention", "Relayed UDP").body
+	checkMarkup(t, "/style", page)
+	ids := map[string]bool{}
+	for _, m := range regexp.MustCompile(` id="([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		if ids[m[1]] {
+			t.Errorf("the id %s is there twice", m[1])
+		}
+		ids[m[1]] = true
 	}
 }

@@ -38,6 +38,7 @@ var routes = []route{
 	{"GET /{$}", member, (*Console).home},
 	{"GET /events", member, (*Console).events},
 	{"GET /palette", member, (*Console).palette},
+	{"GET /style", member, (*Console).style},
 
 	{"GET /devices", member, (*Console).devices},
 	{"GET /devices/{id}", member, (*Console).device},

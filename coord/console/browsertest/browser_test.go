@@ -39,7 +39,7 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	network := consoletest.New(t, consoletest.Options{})
-	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Offer: func() *install.Offer {
+	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Style: true, Offer: func() *install.Offer {
 		return &install.Offer{Base: "https://weft.example:8443", Pin: "sha256//" + strings.Repeat("A", 43) + "=", Manifest: &release.Manifest{Files: []release.File{
 			{Name: "weft-linux-arm64", Program: "weft", OS: "linux", Arch: "arm64", Kind: "binary"},
 			{Name: "weft-darwin-arm64", Program: "weft", OS: "darwin", Arch: "arm64", Kind: "binary"},

@@ -158,3 +158,9 @@ await step("the palette, by keyboard: to a device, and to an action", async () =
   await page.goto(CONSOLE + "/palette?q=s");
   await look(page, "palette-page");
 });
+
+await step("every part in every state", async () => {
+  await page.goto(CONSOLE + "/style");
+  await page.getByRole("heading", { name: "Parts" }).waitFor();
+  await look(page, "style");
+});
