@@ -22,8 +22,9 @@
 // dns.go, add.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
 // changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
 // code.go, factor.go, passkey.go, oidc.go, identities.go (who waits for approval), again.go
-// (a recent sign-in), palette.go (the search over everything). nav.go says what sections there are; theme.go keeps
-// who wants light or dark. view.go draws the page, parts.go and spark.go what pages have in common, and compress.go says which pages are
+// (a recent sign-in), palette.go (the search over everything). view.go draws the page, with
+// what pages have in common (parts.go, spark.go), the sections (nav.go) and light or dark
+// (theme.go); style.go shows all parts to who changes them. compress.go says which pages are
 // compressed; assets.go serves style sheet and scripts.
 //
 // Live pages hold one stream (events.go), which only names what changed; the page then
