@@ -27,7 +27,7 @@ await step("passkeys", async () => {
   await named.getByText("has a passkey for you here already").waitFor();
   // The live stream ends with the session too, and leads to a sign-in page of its own.
   const signOut = async () => {
-    await named.getByRole("button", { name: "Sign out" }).click();
+    await named.locator("#main").getByRole("button", { name: "Sign out" }).click();
     await named.getByRole("heading", { name: "Sign in" }).waitFor();
     await named.waitForLoadState("networkidle");
     await named.goto(NAMED + "/sign-in");
