@@ -66,23 +66,24 @@ type ServerOptions struct {
 type Server struct {
 	// constant after NewServer
 	*ops.Service
-	log     *slog.Logger
-	now     func() time.Time
-	trusted []netip.Prefix
-	timeout time.Duration // of writing to the site's clients; 0: link's
-	domain  string        // "" without ACME
-	tcp     net.Listener
-	plain   net.Listener    // nil when off
-	udp     listen.UDPPorts // none when off
-	admin   net.Listener
-	site    *tls.Certificate
-	acme    *acmeSite // nil without a domain
-	link    *link.Server
-	relay   *relayserver.Server
-	adminH  *http.Server
-	console *console.Console
-	api     http.Handler
-	release *install.Releases
+	log      *slog.Logger
+	now      func() time.Time
+	trusted  []netip.Prefix
+	timeout  time.Duration // of writing to the site's clients; 0: link's
+	domain   string        // "" without ACME
+	releases string        // directory
+	tcp      net.Listener
+	plain    net.Listener    // nil when off
+	udp      listen.UDPPorts // none when off
+	admin    net.Listener
+	site     *tls.Certificate
+	acme     *acmeSite // nil without a domain
+	link     *link.Server
+	relay    *relayserver.Server
+	adminH   *http.Server
+	console  *console.Console
+	api      http.Handler
+	release  *install.Releases
 
 	requests *metrics.Requests
 
@@ -147,6 +148,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		return nil, err
 	}
 	releases := cmp.Or(o.Releases, filepath.Join(o.Data, "releases"))
+	s.releases = releases
 	s.release = install.New(releases, o.Log)
 	if _, err := s.release.Current(); o.Releases != "" && errors.Is(err, install.ErrNone) { // else it is said there
 		o.Log.Warn("--releases: " + err.Error() + "; the console shows no line to install weft with until one is copied there: make it with scripts/release --key FILE")
@@ -224,7 +226,7 @@ func (s *Server) build() {
 		Log: s.log,
 	})
 	s.SetRelay(s.relay)
-	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, Offer: s.offer, TrustedSite: s.trustedSite, Style: fromSource(s.Software())})
+	s.console = console.New(console.Config{Service: s.Service, Log: s.log, Now: s.now, TrustedProxies: s.trusted, Offer: s.offer, TrustedSite: s.trustedSite, Style: fromSource(s.Software()), Health: s.health})
 	s.api = webapi.New(s.Service, s.log)
 	site := s.siteHandler()
 	public := &tls.Config{Certificates: []tls.Certificate{*s.site}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
@@ -263,6 +265,7 @@ func (s *Server) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.wg.Go(func() { s.Run(ctx) })
+	s.wg.Go(func() { s.countRelayed(ctx) })
 	s.wg.Go(func() { s.fail("listener", s.link.Serve(s.tcp)) })
 	s.wg.Go(func() { s.fail("admin socket", s.adminH.Serve(s.admin)) })
 	if s.plain != nil {

@@ -61,9 +61,8 @@ the server, and without the key a backup is of no use to anybody.`,
 			if err != nil {
 				return err
 			}
-			// For weft-server doctor; the backup is good without it.
-			os.WriteFile(filepath.Join(data, backupStamp), nil, 0o644)
-			os.Chtimes(filepath.Join(data, backupStamp), time.Time{}, time.Now())
+			// For weft-server doctor and the console; the backup is good without it.
+			ops.NoteBackup(data, time.Now())
 			if *asJSON {
 				return cli.PrintObject(cmd.OutOrStdout(), "backup/1", map[string]any{"file": out, "audit_head": m.Audit})
 			}

@@ -12,16 +12,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
@@ -29,7 +26,6 @@ import (
 	"weft/coord/ops"
 	"weft/coord/store"
 	"weft/coord/webapi/client"
-	"weft/coord/webhook"
 	"weft/dns"
 	"weft/overlay/cause"
 	"weft/overlay/release"
@@ -39,9 +35,6 @@ const (
 	lookTime = 5 * time.Second // for each thing that the doctor looks at
 	maxAddrs = 8               // of one host
 )
-
-// backupStamp is a file in the data directory; its time is the time of the last backup.
-const backupStamp = "last-backup"
 
 func doctorCmd() *cobra.Command {
 	var asJSON *bool
@@ -90,7 +83,7 @@ and what is outside the module.`,
 
 // collect gathers the facts for the doctor. A fact that cannot be found out stays unknown.
 func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
-	f := doctor.Facts{Now: time.Now(), Built: buildTime(), Version: cli.Version(), Data: data, Free: diskFree(data), Releases: o.releases}
+	f := doctor.Facts{Now: time.Now(), Built: coord.BuildTime(), Version: cli.Version(), Data: data, Free: coord.DiskFree(data), Backup: ops.LastBackup(data), Releases: o.releases}
 	if f.Releases == "" {
 		f.Releases = filepath.Join(data, "releases")
 	}
@@ -99,9 +92,6 @@ func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
 	} else {
 		f.Release = d.Version
 		d.Close()
-	}
-	if fi, err := os.Stat(filepath.Join(data, backupStamp)); err == nil {
-		f.Backup = fi.ModTime()
 	}
 	f.Running = answers(filepath.Join(data, "admin.sock"))
 	urls := askServer(ctx, data, &f)
@@ -138,7 +128,7 @@ func answers(path string) bool {
 
 // askServer fills in the facts from the server, or from its data directory, and returns the
 // addresses of the server.
-func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string) {
+func askServer(ctx context.Context, data string, f *doctor.Facts) []string {
 	ctx, cancel := context.WithTimeout(ctx, 2*lookTime)
 	defer cancel()
 	a, err := client.Open(ctx, ops.Options{Data: data, Software: cli.Version()})
@@ -154,7 +144,7 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 	}
 	f.Devices = len(devices)
 	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
-		f.List = doctor.List{Bytes: r.Bytes, Max: r.Max, Entries: r.Entries, Left: r.Left}
+		f.List = doctor.List(r)
 	}
 	if s, err := a.FIPS(ctx); err == nil { // likewise
 		f.FIPS = s.Status
@@ -165,45 +155,18 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) (urls []string
 		}
 	}
 	if hooks, err := a.Webhooks(ctx); err == nil { // likewise
-		f.Webhooks = hooksOf(hooks)
+		f.Webhooks = doctor.OfWebhooks(hooks)
 	}
 	list, err := a.Relays(ctx)
 	if err != nil {
 		f.AdminErr = err
 		return nil
 	}
-	for _, r := range list {
-		if r.Builtin {
-			urls = r.URLs
-			continue
-		}
-		relay := doctor.Relay{Name: r.Name, Online: r.Online}
-		if r.Heard != nil {
-			relay.Heard = *r.Heard
-		}
-		if f.Running {
-			f.Relays = append(f.Relays, relay)
-		}
+	relays, urls := doctor.OfRelays(list)
+	if f.Running {
+		f.Relays = relays
 	}
 	return urls
-}
-
-// hooksOf are the enabled webhooks for the doctor.
-func hooksOf(list []ops.Webhook) (hooks []doctor.Webhook) {
-	for _, w := range list {
-		if !w.Enabled {
-			continue
-		}
-		h := doctor.Webhook{ID: w.ID, To: webhook.Origin(w.URL), Paused: w.Paused != nil, Error: cli.Plain(w.LastError), Missed: w.Missed}
-		if w.Failing != nil {
-			h.Failing = *w.Failing
-		}
-		if w.MissedAt != nil {
-			h.Lost = *w.MissedAt
-		}
-		hooks = append(hooks, h)
-	}
-	return hooks
 }
 
 // checkPort connects to the port of a running server, and otherwise tries to listen on it.
@@ -328,27 +291,4 @@ func trusted(chain []*x509.Certificate, host string, roots *x509.CertPool) bool 
 	}
 	_, err := chain[0].Verify(o)
 	return err == nil
-}
-
-// diskFree is how many bytes can be written in dir, -1 when that is unknown.
-func diskFree(dir string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
-		return -1
-	}
-	return int64(st.Bavail) * int64(st.Bsize)
-}
-
-// buildTime is that of the commit of this program, zero when unknown.
-func buildTime() time.Time {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.time" {
-				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-					return t
-				}
-			}
-		}
-	}
-	return time.Time{}
 }

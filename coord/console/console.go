@@ -38,6 +38,9 @@ type Config struct {
 	// of a release do not.
 	Style bool
 
+	// Health says how the server around the console is. nil: nobody knows.
+	Health func(context.Context) Health
+
 	// Providers carries requests to other places where people sign in; nil is the usual
 	// transport.
 	Providers http.RoundTripper
@@ -73,8 +76,9 @@ type Console struct {
 	now          func() time.Time
 	trusted      []netip.Prefix
 	offer        func() *install.Offer
-	trustedSite  func(*http.Request) bool // nil: never
-	showStyle    bool                     // see Config.Style
+	trustedSite  func(*http.Request) bool     // nil: never
+	showStyle    bool                         // see Config.Style
+	health       func(context.Context) Health // nil: nobody knows
 	idle, maxAge time.Duration
 	heartbeat    time.Duration
 	mux          *http.ServeMux
@@ -109,6 +113,7 @@ func New(cfg Config) *Console {
 		offer:       cfg.Offer,
 		trustedSite: cfg.TrustedSite,
 		showStyle:   cfg.Style,
+		health:      cfg.Health,
 		used:        make(map[[32]byte]time.Time),
 		idle:        cfg.IdleTimeout,
 		maxAge:      cfg.MaxAge,

@@ -20,6 +20,9 @@ type Facts struct {
 	Built   time.Time // of this program; no clock is right that is before
 	Version string
 	Running bool
+	// Inside says that the running server collected the facts itself: it does not ask for
+	// its own addresses, nor check its database.
+	Inside bool
 	// AdminErr is why the running server, or the data directory, cannot be
 	// spoken to.
 	AdminErr error
@@ -124,7 +127,7 @@ func checkServer(f Facts, add adder) {
 	case f.Running && f.AdminErr != nil:
 		add("server", report.Error, "systemctl restart weft-server; journalctl -u weft-server -e", "the server runs and does not answer: %v", f.AdminErr)
 	case f.Running:
-		add("server", report.OK, "", "the server runs, %d devices", f.Devices)
+		add("server", report.OK, "", "the server runs, devices: %d", f.Devices)
 	case f.AdminErr != nil:
 		add("server", report.Error, "weft-server install --url https://HOST:8443, or name the directory: --data DIR", "the server does not run, and %s cannot be opened: %v", f.Data, f.AdminErr)
 	default:
@@ -177,6 +180,10 @@ func checkSites(f Facts, add adder) {
 			add("certificate", report.Warning, "journalctl -u weft-server -g certificate says why; then systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days, and its renewal has failed", site, int(left.Hours()/24))
 		case !s.Expires.IsZero() && left < expiresSoon:
 			add("certificate", report.Warning, "systemctl restart weft-server, or renew it on the reverse proxy", "the certificate of %s ends in %d days", site, int(left.Hours()/24))
+		case f.Inside && !s.Trusted:
+			add("certificate", report.OK, "", "the certificate of %s is of this server's own making and good for %d days: browsers ask whether to trust it", site, int(left.Hours()/24))
+		case f.Inside:
+			add("certificate", report.OK, "", "the certificate of %s is good for %d days", site, int(left.Hours()/24))
 		default:
 			add("url", report.OK, "", "%s answers, its certificate is good for %d days", site, int(left.Hours()/24))
 		}
@@ -195,6 +202,7 @@ func checkData(f Facts, add adder) {
 	}
 	switch {
 	case errors.Is(f.Database, fs.ErrNotExist):
+	case f.Inside:
 	case f.Database != nil:
 		add("database", report.Error, "stop the server, keep "+f.Data+" aside, then: weft-server restore", "the database is damaged: %v", f.Database)
 	default:

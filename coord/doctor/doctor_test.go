@@ -99,4 +99,17 @@ func TestFindings(t *testing.T) {
 	if got := Diagnose(f)[1]; got.Code != "port" || !strings.Contains(got.Message, "cannot be listened on") {
 		t.Errorf("%+v", got)
 	}
+
+	// A server that looks at itself says nothing of what it has not asked for.
+	f = healthy()
+	f.Inside = true
+	for _, got := range Diagnose(f) {
+		if got.Code == "url" || got.Code == "database" {
+			t.Errorf("%+v", got)
+		}
+	}
+	f.Sites[0].Expires = f.Now.Add(time.Hour)
+	if got := Diagnose(f)[0]; got.Code != "certificate" || got.Level != report.Error {
+		t.Errorf("%+v", got)
+	}
 }

@@ -56,6 +56,27 @@ type Actor struct {
 	Weak bool
 }
 
+// May reports whether an actor may do an operation, by its name in Operations, to what
+// belongs to the whole network: so that pages offer nothing that would be refused.
+func (a Actor) May(operation string) bool {
+	for _, o := range Operations {
+		if o.Name == operation {
+			return o.authorize(a, target{}) == nil
+		}
+	}
+	return false
+}
+
+// MaySome is May for something at all, which may be the actor's own only.
+func (a Actor) MaySome(operation string) bool {
+	for _, o := range Operations {
+		if o.Name == operation {
+			return o.asks(a) == nil
+		}
+	}
+	return false
+}
+
 // actorOf returns the actor for a user.
 func actorOf(u store.User, via Via, from netip.Addr) Actor {
 	return Actor{UserID: u.ID, User: u.Name, Role: Role(u.Role), Tags: u.Tags, Via: via, From: from}

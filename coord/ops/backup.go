@@ -35,6 +35,9 @@ const (
 	siteFile  = "site.pem"  // the console's own certificate
 	snapshots = "snapshots" // in the data directory, for backups that are being made
 
+	// backupStamp is a file in the data directory whose time is that of the last backup.
+	backupStamp = "last-backup"
+
 	maxBackupFiles = 1000
 	maxBackupFile  = 64 << 30
 )
@@ -98,6 +101,24 @@ func Backup(ctx context.Context, snapshot func(context.Context) (string, error),
 		return m, fmt.Errorf("back up %s: %w", database, err)
 	}
 	return m, writeBackup(m, copied, data, passphrase, w)
+}
+
+// NoteBackup notes in the data directory data that a backup was complete at a time. The
+// backup is good without it: it is for LastBackup.
+func NoteBackup(data string, at time.Time) {
+	path := filepath.Join(data, backupStamp)
+	os.WriteFile(path, nil, 0o644)
+	os.Chtimes(path, time.Time{}, at)
+}
+
+// LastBackup returns when the last backup of the server with the data directory data was
+// complete, zero for never. A server that was restored has had none.
+func LastBackup(data string) time.Time {
+	fi, err := os.Stat(filepath.Join(data, backupStamp))
+	if err != nil {
+		return time.Time{}
+	}
+	return fi.ModTime()
 }
 
 func writeBackup(m Manifest, snapshot, data string, passphrase []byte, w io.Writer) error {

@@ -114,7 +114,7 @@ var (
 	opGroupEdit    = op("group.edit", writes, admins)
 	opGroupDelete  = op("group.delete", writes, admins)
 	opTokenRead    = op("token.read", reads, [5]reach{all, all, own, all, own})
-	opTokenCreate  = op("token.create", writes, admins) // see Tx.mayGrant
+	opTokenCreate  = op("token.create", writes, admins).fresh() // see Tx.mayGrant; it outlives the session
 	opTokenRevoke  = op("token.revoke", writes, [5]reach{all, all, own, none, own})
 	opTokenUse     = op("token.use", writes, nobody, ViaSystem)
 

@@ -23,6 +23,7 @@ type RelayInfo struct {
 	Version string     `json:"version"`
 	Joined  time.Time  `json:"joined"`
 	Key     string     `json:"key"`
+	Rate    *int64     `json:"bytes_per_second"` // sent on between devices, mean of the last five minutes; nil: it does not say
 }
 
 // RelayList lists the relays, the server's own first.
@@ -34,7 +35,7 @@ func (s *Service) RelayList(a Actor) ([]RelayInfo, error) {
 	_, verb := s.relay.get().(noRelay) // no server runs
 	list := []RelayInfo{{
 		ID: s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: append([]string{}, n.STUN...), Builtin: true,
-		Online: !verb, Clients: s.presence.At(s.auth.RelayID()), Version: s.software, Joined: n.Created,
+		Online: !verb, Clients: s.presence.At(s.auth.RelayID()), Version: s.software, Joined: n.Created, Rate: s.rateOf(s.auth.RelayID()),
 	}}
 	for _, r := range s.Relays() {
 		list = append(list, s.ViewRelay(r))
@@ -47,7 +48,7 @@ func (s *Service) ViewRelay(r store.Relay) RelayInfo {
 	heard, online := s.RelayHeard(r.ID)
 	return RelayInfo{
 		ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: append([]string{}, r.STUN...), Online: online, Clients: s.presence.At(r.ID),
-		Heard: orNil(heard), Version: r.Software, Joined: r.Created, Key: r.KeyID,
+		Heard: orNil(heard), Version: r.Software, Joined: r.Created, Key: r.KeyID, Rate: s.rateOf(r.ID),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // until either starts anew.
 type relaySession struct {
 	wake chan struct{} // capacity 1: something changed
+	load relayLoad
 
 	mu sync.Mutex
 	// mu guards the following.

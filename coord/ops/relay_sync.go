@@ -25,6 +25,9 @@ func (s *Service) handleRelaySync(ctx context.Context, c *caller, r *http.Reques
 		return nil, err
 	}
 	rs := s.relays.of(id, s.now())
+	if req.Relayed != nil {
+		rs.load.note(*req.Relayed, s.now())
+	}
 	wait := time.NewTimer(relayWait)
 	defer wait.Stop()
 	for {

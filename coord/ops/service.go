@@ -71,6 +71,7 @@ type Service struct {
 	events   *hub
 	relay    relayHolder
 	relays   *relaySessions // those that run alone
+	ownLoad  relayLoad      // of the relay in this process
 	notify   chan struct{}  // capacity 1: some version changed
 	told     changesCache
 	hooks    *hooks

@@ -44,6 +44,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		if crl := r.crl.Load(); crl != nil {
 			req.CRL = crl.Number
 		}
+		req.Relayed = new(r.Stats().Relayed())
 		asked := time.Now()
 		st, err := r.ask(ctx, req)
 		if err == nil {

@@ -156,6 +156,18 @@ func (r *Reader) EachListed(id cert.NetworkID, p NodePage, f func(Node) error) e
 		})
 }
 
+// EachSoftware calls f with the number of nodes of each version and class.
+func (r *Reader) EachSoftware(id cert.NetworkID, f func(software, class string, nodes int) error) error {
+	return r.each(`SELECT software, class, COUNT(*) FROM nodes WHERE network_id=$1 GROUP BY software, class`, []any{id[:]}, func(scan func(...any) error) error {
+		var software, class string
+		var n int
+		if err := scan(&software, &class, &n); err != nil {
+			return err
+		}
+		return f(software, class, n)
+	})
+}
+
 // NodesSince returns the nodes of a class that changed after since.
 func (r *Reader) NodesSince(id cert.NetworkID, class string, since uint64, f func(Node) error) error {
 	return r.each(nodeColumns+`AND d.class=$2 AND d.n > $3 ORDER BY d.n`, []any{id[:], class, since}, func(scan func(...any) error) error {

@@ -66,6 +66,9 @@ type RelaySync struct {
 	URLs     []string `json:"urls"`
 	STUN     []string `json:"stun"`
 	Software string   `json:"software"`
+	// Relayed is how many bytes the relay has sent on between nodes since it started. Relays
+	// before 2026-11-30 do not say, and servers before that do not read it.
+	Relayed *uint64 `json:"relayed,omitempty"`
 }
 
 // RelayState is what is new. When Instance differs from that of the last answer, the

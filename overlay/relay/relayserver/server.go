@@ -297,6 +297,9 @@ type Stats struct {
 	LaneDropped       uint64 // bytes of those that were dropped: no room, no destination or over the rate
 }
 
+// Relayed returns how many bytes were sent on between nodes.
+func (s Stats) Relayed() uint64 { return s.Bytes - s.Dropped + s.LaneBytes }
+
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
 	s.lanes.mu.Lock()
