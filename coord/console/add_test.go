@@ -35,7 +35,7 @@ func (s *site) offered(systems ...string) {
 // made makes a key for a choice and returns the page with how to use it.
 func made(t *testing.T, b *browser, choice string, more ...string) (at string, page answer) {
 	t.Helper()
-	at = b.post("/keys", append([]string{"for", choice, "tags", "device", "life", "7d"}, more...)...).want(t, 303).Header.Get("Location")
+	at = b.post("/network/keys", append([]string{"for", choice, "tags", "device", "life", "7d"}, more...)...).want(t, 303).Header.Get("Location")
 	if !strings.HasSuffix(at, "/join?for="+choice) {
 		t.Errorf("%s leads to %s", choice, at)
 	}
@@ -69,7 +69,7 @@ func TestAddEach(t *testing.T) {
 		{"laptop", nil, script, `$f = "$env:TEMP`, true},
 	} {
 		at, page := made(t, b, c.choice, c.more...)
-		token, key := page.token(t), strings.Split(at, "/")[2]
+		token, key := page.token(t), strings.Split(at, "/")[3]
 		var lines []string
 		for _, m := range copies.FindAllStringSubmatch(page.body, -1) {
 			lines = append(lines, strings.NewReplacer("&#34;", `"`, "&#39;", "'", "&amp;", "&", "&#43;", "+", token, "TOKEN", key, "KEY").Replace(m[1]))
@@ -88,7 +88,7 @@ func TestAddEach(t *testing.T) {
 	}
 	_, page := made(t, b, "image", "reusable", "1")
 	page.want(t, 200, "weft uninstall --purge", "This token can be used again")
-	b.post("/keys", "for", "image", "tags", "device", "life", "7d").want(t, 422, "A golden image needs a reusable token")
+	b.post("/network/keys", "for", "image", "tags", "device", "life", "7d").want(t, 422, "A golden image needs a reusable token")
 	b.get("/add?for=image").want(t, 200, `name="reusable" value="1" checked`, `value="90d" selected`)
 
 	// The same key with another choice, and choices that need another key.
@@ -116,7 +116,7 @@ func TestAddSteps(t *testing.T) {
 	b := s.browser().enter()
 	s.offered("linux")
 	at, page := made(t, b, "linux")
-	key := strings.Split(at, "/")[2]
+	key := strings.Split(at, "/")[3]
 	token := page.token(t)
 	step := func(want ...string) answer {
 		t.Helper()
@@ -171,7 +171,7 @@ func TestAddSteps(t *testing.T) {
 	b = s.browser().signIn()
 	step("This token is expired.", `href="/add?for=linux">Make a new one</a>`)
 	at, _ = made(t, b, "linux")
-	b.post("/keys/"+strings.Split(at, "/")[2]+"/revoke").want(t, 303)
+	b.post("/network/keys/"+strings.Split(at, "/")[3]+"/revoke").want(t, 303)
 	step("This token is revoked.", "Make a new one")
 }
 
@@ -181,7 +181,7 @@ func TestFetchIsTold(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
 	at, _ := made(t, b, "linux")
-	key := strings.Split(at, "/")[2]
+	key := strings.Split(at, "/")[3]
 	events := func(b *browser) <-chan string {
 		ctx, cancel := context.WithCancel(t.Context())
 		t.Cleanup(cancel)
@@ -246,14 +246,14 @@ func TestAddIsForThoseWhoMay(t *testing.T) {
 	audrey, bob := s.browser().enterAs("audrey"), s.browser().enterAs("bob")
 	before := s.net.State()
 	for _, at := range []string{"/add", "/add/laptop"} {
-		if page := audrey.get(at).want(t, 200, "An auditor reads everything and adds nothing"); strings.Contains(page.body, `action="/keys"`) {
+		if page := audrey.get(at).want(t, 200, "An auditor reads everything and adds nothing"); strings.Contains(page.body, `action="/network/keys"`) {
 			t.Error("a form that an auditor may not send")
 		}
 	}
-	audrey.post("/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 403)
-	audrey.post("/keys", "for", "laptop", "life", "1h").want(t, 403)
-	bob.post("/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 422, "Only owners and admins may give or take the tag device")
-	r := bob.request("POST", "/keys", form("for", "laptop", "life", "1h"))
+	audrey.post("/network/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 403)
+	audrey.post("/network/keys", "for", "laptop", "life", "1h").want(t, 403)
+	bob.post("/network/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 422, "Only owners and admins may give or take the tag device")
+	r := bob.request("POST", "/network/keys", form("for", "laptop", "life", "1h"))
 	r.Header.Set("Origin", "https://evil.example")
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	bob.do(r).want(t, http.StatusForbidden)

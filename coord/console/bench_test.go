@@ -96,6 +96,12 @@ func BenchmarkPages(b *testing.B) {
 		{"admin", "/palette?q=d1"},
 		{"admin", "/palette?q=zzz"},
 		{"u7", "/palette?q=d1"},
+		{"admin", "/network"},
+		{"admin", "/network/dns"},
+		{"admin", "/network/dns/try?name=d7"},
+		{"admin", "/network/keys"},
+		{"admin", "/settings/tokens"},
+		{"admin", "/settings/releases"},
 	} {
 		cookies := signIn(page.user)
 		b.Run(page.user+strings.ReplaceAll(page.at, model.ID.String(), "ID"), func(b *testing.B) {

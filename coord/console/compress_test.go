@@ -76,7 +76,7 @@ func TestCompressed(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/account", "/keys", "/add/device"} {
+	for _, path := range []string{"/account", "/network/keys", "/add/device"} {
 		if e := b.getAs(path, "gzip").Header.Get("Content-Encoding"); e != "" {
 			t.Errorf("%s is %s", path, e)
 		}

@@ -273,7 +273,7 @@ func TestFirstRun(t *testing.T) {
 
 	// Add a device: token, commands, QR code; waiting; joined; tested.
 	b.get("/add/device").want(t, 200)
-	a := b.post("/keys", "kind", "device", "tags", "device", "life", "24h", "note", "kitchen").want(t, 303)
+	a := b.post("/network/keys", "kind", "device", "tags", "device", "life", "24h", "note", "kitchen").want(t, 303)
 	at := a.Header.Get("Location")
 	page := b.get(at).want(t, 200, "<svg", "Waiting for the device")
 	token := page.token(t)
@@ -300,8 +300,8 @@ func TestFirstRun(t *testing.T) {
 	b.post(test).want(t, 200, "no connection to a relay")
 
 	// A laptop is untagged and joins with "weft up".
-	a = b.post("/keys", "kind", "laptop", "life", "1h", "tags", "ignored").want(t, 303)
-	id := strings.Split(a.Header.Get("Location"), "/")[2]
+	a = b.post("/network/keys", "kind", "laptop", "life", "1h", "tags", "ignored").want(t, 303)
+	id := strings.Split(a.Header.Get("Location"), "/")[3]
 	if k, err := s.net.Key(t.Context(), ops.Root(), id); err != nil || len(k.Tags) != 0 || k.Reusable || k.Expires.Sub(k.Created) != time.Hour {
 		t.Errorf("laptop key %+v, %v", k, err)
 	}
@@ -464,103 +464,137 @@ func TestRenamedTooOften(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	type want struct{ none, signedIn int }
 	table := map[string]want{
-		"GET /static/{file}":                 {200, 200},
-		"GET /favicon.ico":                   {302, 302},
-		"GET /welcome":                       {410, 410},
-		"POST /welcome":                      {410, 410},
-		"POST /welcome/passkey/options":      {404, 404},
-		"GET /sign-in":                       {200, 303},
-		"POST /sign-in":                      {422, 422},
-		"GET /sign-in/again":                 {401, 200},
-		"POST /sign-in/code":                 {422, 422},
-		"GET /sign-in/with/{id}":             {404, 404},
-		"GET /sign-in/with/{id}/answer":      {404, 404},
-		"POST /account/codes/prove":          {401, 404},
-		"POST /sign-in/passkey/options":      {404, 404},
-		"POST /sign-in/passkey":              {422, 422},
-		"POST /account/passkeys/options":     {401, 404},
-		"POST /account/passkeys":             {401, 422},
-		"POST /account/passkeys/{id}/remove": {401, 404},
-		"GET /account/codes/set-up":          {401, 200},
-		"POST /account/codes":                {401, 303},
-		"POST /account/codes/off":            {401, 303},
-		"POST /account/codes/recovery":       {401, 404},
-		"POST /sign-out":                     {401, 303},
-		"POST /theme":                        {401, 400},
-		"GET /{$}":                           {401, 303},
-		"GET /events":                        {401, 200},
-		"GET /palette":                       {401, 200},
-		"GET /style":                         {401, 404},
-		"GET /devices":                       {401, 200},
-		"GET /devices/{id}":                  {401, 404},
-		"GET /devices/{id}/activity":         {401, 404},
-		"GET /devices/{id}/settings":         {401, 404},
-		"POST /devices/{id}/undo":            {401, 404},
-		"POST /devices/{id}/rename":          {401, 404},
-		"GET /devices/{id}/replace":          {401, 404},
-		"POST /devices/{id}/replace":         {401, 404},
-		"POST /devices/{id}/delete":          {401, 404},
-		"POST /devices/{id}/test":            {401, 404},
-		"POST /devices/{id}/dns":             {401, 400},
-		"POST /devices/{id}/assign":          {401, 404},
-		"GET /dns":                           {401, 200},
-		"GET /dns/preview":                   {401, 303},
-		"POST /dns/records":                  {401, 422},
-		"POST /dns/records/{id}/remove":      {401, 422},
-		"POST /dns/routes":                   {401, 422},
-		"POST /dns/routes/remove":            {401, 422},
-		"POST /dns/nameservers":              {401, 303},
-		"POST /dns/search":                   {401, 303},
-		"POST /dns/options":                  {401, 422},
-		"POST /dns/aliases/remove":           {401, 422},
-		"GET /add":                           {401, 200},
-		"GET /add/device":                    {401, 200},
-		"GET /add/laptop":                    {401, 200},
-		"GET /approve":                       {401, 200},
-		"POST /approve":                      {401, 422},
-		"POST /approve/deny":                 {401, 404},
-		"GET /keys/{id}/join":                {401, 404},
-		"GET /keys":                          {401, 200},
-		"GET /keys/new":                      {401, 200},
-		"POST /keys":                         {401, 422},
-		"POST /keys/{id}/revoke":             {401, 404},
-		"GET /people":                        {401, 200},
-		"GET /people/invite":                 {401, 200},
-		"POST /people/invite":                {401, 422},
-		"GET /people/person":                 {401, 404},
-		"POST /people/person/edit":           {401, 404},
-		"POST /people/person/groups":         {401, 404},
-		"POST /people/person/suspend":        {401, 404},
-		"POST /people/person/resume":         {401, 404},
-		"POST /people/person/invite":         {401, 404},
-		"POST /people/person/revoke":         {401, 404},
-		"POST /people/person/delete":         {401, 404},
-		"GET /people/groups":                 {401, 200},
-		"POST /people/groups":                {401, 422},
-		"POST /people/groups/delete":         {401, 404},
-		"GET /people/waiting":                {401, 200},
-		"POST /people/waiting/{id}/approve":  {401, 404},
-		"POST /people/waiting/{id}/deny":     {401, 404},
-		"GET /account":                       {401, 200},
-		"POST /account/password":             {401, 422},
-		"POST /account/sessions/{id}/end":    {401, 404},
-		"POST /account/sessions/end-others":  {401, 303},
-		"GET /access":                        {401, 200},
-		"GET /access/policy":                 {401, 200},
-		"GET /access/tests":                  {401, 200},
-		"GET /access/tags":                   {401, 200},
-		"GET /access/history":                {401, 200},
-		"GET /access/can":                    {401, 303},
-		"POST /access":                       {401, 422},
-		"POST /access/check":                 {401, 422},
-		"POST /access/revert":                {401, 400},
-		"GET /activity":                      {401, 200},
-		"GET /activity/export":               {401, 200},
-		"GET /activity/newer":                {401, 303},
-		"GET /activity/verify":               {401, 200},
-		"POST /activity/verify":              {401, 200},
-		"GET /activity/introductions":        {401, 200},
-		"POST /activity/introductions":       {401, 400},
+		"GET /static/{file}":                     {200, 200},
+		"GET /favicon.ico":                       {302, 302},
+		"GET /welcome":                           {410, 410},
+		"POST /welcome":                          {410, 410},
+		"POST /welcome/passkey/options":          {404, 404},
+		"GET /sign-in":                           {200, 303},
+		"POST /sign-in":                          {422, 422},
+		"GET /sign-in/again":                     {401, 200},
+		"POST /sign-in/code":                     {422, 422},
+		"GET /sign-in/with/{id}":                 {404, 404},
+		"GET /sign-in/with/{id}/answer":          {404, 404},
+		"POST /account/codes/prove":              {401, 404},
+		"POST /sign-in/passkey/options":          {404, 404},
+		"POST /sign-in/passkey":                  {422, 422},
+		"POST /account/passkeys/options":         {401, 404},
+		"POST /account/passkeys":                 {401, 422},
+		"POST /account/passkeys/{id}/remove":     {401, 404},
+		"GET /account/codes/set-up":              {401, 200},
+		"POST /account/codes":                    {401, 303},
+		"POST /account/codes/off":                {401, 303},
+		"POST /account/codes/recovery":           {401, 404},
+		"POST /sign-out":                         {401, 303},
+		"POST /theme":                            {401, 400},
+		"GET /{$}":                               {401, 303},
+		"GET /events":                            {401, 200},
+		"GET /palette":                           {401, 200},
+		"GET /style":                             {401, 404},
+		"GET /devices":                           {401, 200},
+		"GET /devices/{id}":                      {401, 404},
+		"GET /devices/{id}/activity":             {401, 404},
+		"GET /devices/{id}/settings":             {401, 404},
+		"POST /devices/{id}/undo":                {401, 404},
+		"POST /devices/{id}/rename":              {401, 404},
+		"GET /devices/{id}/replace":              {401, 404},
+		"POST /devices/{id}/replace":             {401, 404},
+		"POST /devices/{id}/delete":              {401, 404},
+		"POST /devices/{id}/test":                {401, 404},
+		"POST /devices/{id}/dns":                 {401, 400},
+		"POST /devices/{id}/assign":              {401, 404},
+		"GET /dns":                               {401, 308},
+		"GET /add":                               {401, 200},
+		"GET /add/device":                        {401, 200},
+		"GET /add/laptop":                        {401, 200},
+		"GET /approve":                           {401, 200},
+		"POST /approve":                          {401, 422},
+		"POST /approve/deny":                     {401, 404},
+		"GET /keys":                              {401, 308},
+		"POST /keys":                             {401, 422},
+		"GET /people":                            {401, 200},
+		"GET /people/invite":                     {401, 200},
+		"POST /people/invite":                    {401, 422},
+		"GET /people/person":                     {401, 404},
+		"POST /people/person/edit":               {401, 404},
+		"POST /people/person/groups":             {401, 404},
+		"POST /people/person/suspend":            {401, 404},
+		"POST /people/person/resume":             {401, 404},
+		"POST /people/person/invite":             {401, 404},
+		"POST /people/person/revoke":             {401, 404},
+		"POST /people/person/delete":             {401, 404},
+		"GET /people/groups":                     {401, 200},
+		"POST /people/groups":                    {401, 422},
+		"POST /people/groups/delete":             {401, 404},
+		"GET /people/waiting":                    {401, 200},
+		"POST /people/waiting/{id}/approve":      {401, 404},
+		"POST /people/waiting/{id}/deny":         {401, 404},
+		"GET /account":                           {401, 200},
+		"POST /account/password":                 {401, 422},
+		"POST /account/sessions/{id}/end":        {401, 404},
+		"POST /account/sessions/end-others":      {401, 303},
+		"GET /access":                            {401, 200},
+		"GET /access/policy":                     {401, 200},
+		"GET /access/tests":                      {401, 200},
+		"GET /access/tags":                       {401, 200},
+		"GET /access/history":                    {401, 200},
+		"GET /access/can":                        {401, 303},
+		"POST /access":                           {401, 422},
+		"POST /access/check":                     {401, 422},
+		"POST /access/revert":                    {401, 400},
+		"GET /activity":                          {401, 200},
+		"GET /activity/export":                   {401, 200},
+		"GET /activity/newer":                    {401, 303},
+		"GET /activity/verify":                   {401, 200},
+		"POST /activity/verify":                  {401, 200},
+		"GET /activity/introductions":            {401, 200},
+		"POST /activity/introductions":           {401, 400},
+		"GET /network":                           {401, 200},
+		"GET /network/relays/{id}":               {401, 404},
+		"POST /network/relays/{id}/remove":       {401, 404},
+		"GET /network/dns":                       {401, 200},
+		"GET /network/dns/routes":                {401, 200},
+		"GET /network/dns/try":                   {401, 200},
+		"GET /network/dns/preview":               {401, 303},
+		"POST /network/dns/records":              {401, 422},
+		"POST /network/dns/records/{id}/remove":  {401, 422},
+		"POST /network/dns/routes":               {401, 422},
+		"POST /network/dns/routes/remove":        {401, 422},
+		"POST /network/dns/nameservers":          {401, 303},
+		"POST /network/dns/search":               {401, 303},
+		"POST /network/dns/options":              {401, 422},
+		"POST /network/dns/aliases/remove":       {401, 422},
+		"GET /keys/{rest...}":                    {401, 308},
+		"GET /settings":                          {401, 200},
+		"GET /settings/sign-in":                  {401, 200},
+		"POST /settings/sign-in":                 {401, 422},
+		"POST /settings/sign-in/passkeys":        {401, 422},
+		"GET /settings/sign-in/new":              {401, 200},
+		"POST /settings/sign-in/new":             {401, 422},
+		"GET /settings/sign-in/provider":         {401, 404},
+		"POST /settings/sign-in/provider":        {401, 422},
+		"POST /settings/sign-in/provider/remove": {401, 404},
+		"GET /settings/webhooks":                 {401, 200},
+		"GET /settings/webhooks/new":             {401, 200},
+		"POST /settings/webhooks/new":            {401, 422},
+		"GET /settings/webhooks/{id}":            {401, 404},
+		"POST /settings/webhooks/{id}":           {401, 404},
+		"POST /settings/webhooks/{id}/enable":    {401, 404},
+		"POST /settings/webhooks/{id}/disable":   {401, 404},
+		"POST /settings/webhooks/{id}/test":      {401, 404},
+		"POST /settings/webhooks/{id}/rotate":    {401, 404},
+		"POST /settings/webhooks/{id}/delete":    {401, 404},
+		"GET /settings/tokens":                   {401, 200},
+		"GET /settings/tokens/new":               {401, 200},
+		"POST /settings/tokens/new":              {401, 422},
+		"POST /settings/tokens/services":         {401, 422},
+		"POST /settings/tokens/{id}/revoke":      {401, 404},
+		"GET /settings/releases":                 {401, 200},
+		"GET /network/keys/{id}/join":            {401, 404},
+		"GET /network/keys":                      {401, 200},
+		"GET /network/keys/new":                  {401, 200},
+		"POST /network/keys":                     {401, 422},
+		"POST /network/keys/{id}/revoke":         {401, 404},
 	}
 	for pattern := range console.Routes() {
 		if _, ok := table[pattern]; !ok {
@@ -673,8 +707,8 @@ func TestCrossSite(t *testing.T) {
 	forms := map[string]url.Values{
 		"POST /devices/{id}/rename":         form("name", "taken-over"),
 		"POST /devices/{id}/delete":         form("name", device.Name),
-		"POST /keys":                        form("kind", "device", "tags", "device", "life", "1h"),
-		"POST /keys/{id}/revoke":            {},
+		"POST /network/keys":                form("kind", "device", "tags", "device", "life", "1h"),
+		"POST /network/keys/{id}/revoke":    {},
 		"POST /account/password":            form("current", password, "password", "another good one"),
 		"POST /account/sessions/end-others": {},
 		"POST /sign-in":                     form("name", "admin", "password", password),
@@ -699,7 +733,7 @@ func TestCrossSite(t *testing.T) {
 			continue
 		}
 		one := id
-		if strings.HasPrefix(path, "/keys/") {
+		if strings.HasPrefix(path, "/network/keys/") {
 			one = keys[0].ID
 		}
 		if strings.HasPrefix(path, "/people/waiting/") {
@@ -910,8 +944,8 @@ func TestPassive(t *testing.T) {
 		passive bool // the request says so
 		want    int  // how often devices are asked
 	}{
-		{"/devices", false, 1}, {"/devices", true, 0}, {at, false, 1}, {at, true, 0}, {"/dns", false, 0},
-		{"/dns?name=kitchen-pi&from=" + d.ID.String(), false, 0},
+		{"/devices", false, 1}, {"/devices", true, 0}, {at, false, 1}, {at, true, 0}, {"/network/dns", false, 0},
+		{"/network/dns/try?name=kitchen-pi&from=" + d.ID.String(), false, 0},
 	} {
 		before := s.net.Looks()
 		req := b.request("GET", c.path, nil)
@@ -1075,13 +1109,13 @@ func TestSecretsStayOut(t *testing.T) {
 	secret := u.Query().Get("link")
 	b.get(link)
 	b.post("/welcome", "link", secret, "password", password).want(t, 303)
-	a := b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303)
+	a := b.post("/network/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303)
 	at := a.Header.Get("Location")
 	token := b.get(at).want(t, 200).token(t)
 	b.post("/account/password", "current", "canary-wrong", "password", "canary-new-password").want(t, 422)
 	s.browser().post("/sign-in", "name", "admin", "password", "canary-guess").want(t, 422)
 	broken.Store(true)
-	failed := b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 500, "Something went wrong")
+	failed := b.post("/network/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 500, "Something went wrong")
 	if strings.Contains(failed.body, "sector 7") {
 		t.Error("the page tells the server's error")
 	}
@@ -1104,7 +1138,7 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
 	other := s.browser().signIn()
-	at := b.post("/keys", "kind", "device", "tags", "device", "reusable", "1", "life", "7d").want(t, 303).Header.Get("Location")
+	at := b.post("/network/keys", "kind", "device", "tags", "device", "reusable", "1", "life", "7d").want(t, 303).Header.Get("Location")
 	token := b.get(at).want(t, 200, "weft run --token-file").token(t)
 	if a := other.get(at).want(t, 200, "not shown any more"); strings.Contains(a.body, token) {
 		t.Error("another session sees the token")
@@ -1114,11 +1148,11 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 		t.Error("the token is shown for ever")
 	}
 	// Revoked: gone at once.
-	at = b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303).Header.Get("Location")
-	id := strings.Split(at, "/")[2]
+	at = b.post("/network/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 303).Header.Get("Location")
+	id := strings.Split(at, "/")[3]
 	token = b.get(at).token(t)
-	b.get("/keys").want(t, 200, "/keys/"+id+"/revoke")
-	b.post("/keys/"+id+"/revoke").want(t, 303)
+	b.get("/network/keys").want(t, 200, "/network/keys/"+id+"/revoke")
+	b.post("/network/keys/"+id+"/revoke").want(t, 303)
 	if a := b.get(at).want(t, 200, "revoked"); strings.Contains(a.body, token) {
 		t.Error("a revoked token is shown")
 	}
@@ -1129,7 +1163,7 @@ func TestTokenIsShownToItsMaker(t *testing.T) {
 		{"kind", "device", "tags", "device", "life", "10y"},
 	} {
 		before := s.net.State()
-		b.post("/keys", bad...).want(t, 422)
+		b.post("/network/keys", bad...).want(t, 422)
 		if s.net.State() != before {
 			t.Errorf("%v made a key", bad)
 		}
@@ -1140,8 +1174,8 @@ func TestBodiesAreBounded(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
 	big := strings.Repeat("x", 20<<10)
-	b.post("/keys", "note", big).want(t, 413)
-	req := b.request("POST", "/keys", nil)
+	b.post("/network/keys", "note", big).want(t, 413)
+	req := b.request("POST", "/network/keys", nil)
 	req.Body, req.ContentLength = io.NopCloser(strings.NewReader("note="+big)), -1 // chunked
 	b.do(req).want(t, 413)
 	b.post("/sign-in", "name", strings.Repeat("n", 9000), "password", "x").want(t, 422)

@@ -33,7 +33,11 @@ var dnsOptions = []dnsOption{
 	{Name: "portal-url", Label: "Address to notice captive portals with", Hint: "http://, answers 204 on an open network. Empty: nothing is asked."},
 }
 
+// dnsPages are the tabs that dnsView is for: the templates with these names.
+var dnsPages = map[string]string{"dns": "/network/dns", "dnsroutes": "/network/dns/routes", "dnstry": "/network/dns/try"}
+
 type dnsView struct {
+	Change      bool
 	Suffix      string
 	Records     []recordView
 	Routes      []routeView
@@ -46,7 +50,7 @@ type dnsView struct {
 	Types       []string
 	Devices     []deviceView
 
-	Preview previewView
+	Preview *previewView // on the page that tries a name
 	// The form that came back, and what is wrong with it.
 	Form, Problem string
 	Record        recordView
@@ -82,14 +86,27 @@ type previewView struct {
 	Problem          string
 }
 
-func (c *Console) dns(v *visit) error { return c.dnsPage(v, http.StatusOK, dnsView{}) }
+// The three pages of DNS: names and records, routes and resolvers, and trying a name.
+func (c *Console) dns(v *visit) error { return c.dnsPage(v, http.StatusOK, "dns", dnsView{}) }
+func (c *Console) dnsRoutes(v *visit) error {
+	return c.dnsPage(v, http.StatusOK, "dnsroutes", dnsView{})
+}
 
-// dnsPage draws the page; view has the form that came back, if any.
-func (c *Console) dnsPage(v *visit, status int, view dnsView) error {
+func (c *Console) dnsTry(v *visit) error {
+	p, err := c.preview(v)
+	if err != nil {
+		return hide(err)
+	}
+	return c.dnsPage(v, http.StatusOK, "dnstry", dnsView{Preview: &p})
+}
+
+// dnsPage draws one of the pages; view has the form that came back, if any.
+func (c *Console) dnsPage(v *visit, status int, name string, view dnsView) error {
 	d, err := c.ops.ShowDNS(v.ctx(), v.actor)
 	if err != nil {
-		return err
+		return hide(err)
 	}
+	view.Change = v.actor.May("dns.edit")
 	view.Suffix, view.Types = clean(d.Suffix), dns.RecordTypes
 	for _, r := range d.Records {
 		view.Records = append(view.Records, recordView{clean(r.ID), clean(ops.UnicodeDomain(r.Name)), clean(r.Type), clean(r.Value), r.TTL})
@@ -125,22 +142,19 @@ func (c *Console) dnsPage(v *visit, status int, view dnsView) error {
 			view.Values = append(view.Values, o)
 		}
 	}
-	if view.Preview, err = c.preview(v); err != nil {
-		return err
-	}
-	return c.render(v, status, "dns", view)
+	return c.render(v, status, name, view)
 }
 
 // previewDNS is the preview alone, for live typing.
 func (c *Console) previewDNS(v *visit) error {
 	p, err := c.preview(v)
 	if err != nil {
-		return err
+		return hide(err)
 	}
 	if !v.partial() {
-		return v.redirect("/dns?" + v.r.URL.RawQuery)
+		return v.redirect(localPath("/network/dns/try?" + v.r.URL.Query().Encode()))
 	}
-	return c.fragment(v, "dns", "preview", p)
+	return c.fragment(v, "dnstry", "preview", p)
 }
 
 // preview reads the question from the address.
@@ -227,18 +241,18 @@ func problemText(err error) string {
 }
 
 // editDNS makes a change and leads back, or shows the form again.
-func (c *Console) editDNS(v *visit, e ops.DNSEdit, view dnsView) error {
+func (c *Console) editDNS(v *visit, name string, e ops.DNSEdit, view dnsView) error {
 	_, err := ops.Do(v.ctx(), c.ops, v.actor, ops.EditDNS{DNSEdit: e})
 	if view.Problem = problemText(err); errors.Is(err, ops.ErrNotFound) {
 		view.Problem = "That is not there any more."
 	}
 	switch {
 	case view.Problem != "":
-		return c.dnsPage(v, http.StatusUnprocessableEntity, view)
+		return c.dnsPage(v, http.StatusUnprocessableEntity, name, view)
 	case err != nil:
 		return err
 	}
-	return v.redirect("/dns?done=dns")
+	return v.redirect(dnsPages[name] + "?done=dns")
 }
 
 func (c *Console) addRecord(v *visit) error {
@@ -249,11 +263,11 @@ func (c *Console) addRecord(v *visit) error {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 86400 {
 			view.Problem = "The time to remember is 1 to 86,400 seconds."
-			return c.dnsPage(v, http.StatusUnprocessableEntity, view)
+			return c.dnsPage(v, http.StatusUnprocessableEntity, "dns", view)
 		}
 		r.TTL, view.Record.TTL = n, n
 	}
-	return c.editDNS(v, ops.DNSEdit{AddRecord: &r}, view)
+	return c.editDNS(v, "dns", ops.DNSEdit{AddRecord: &r}, view)
 }
 
 func (c *Console) removeRecord(v *visit) error {
@@ -261,28 +275,28 @@ func (c *Console) removeRecord(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.editDNS(v, ops.DNSEdit{RemoveRecord: &ops.RecordMatch{ID: id}}, dnsView{Form: "records"})
+	return c.editDNS(v, "dns", ops.DNSEdit{RemoveRecord: &ops.RecordMatch{ID: id}}, dnsView{Form: "records"})
 }
 
 func (c *Console) addRoute(v *visit) error {
 	f := v.r.PostForm
 	r := api.DNSRoute{Suffix: strings.TrimSpace(f.Get("suffix")), Nameservers: parseServers(f.Get("nameservers"))}
-	return c.editDNS(v, ops.DNSEdit{AddRoute: &r}, dnsView{Form: "route", RouteSuffix: clean(r.Suffix), RouteServers: cut(f.Get("nameservers"), 2000)})
+	return c.editDNS(v, "dnsroutes", ops.DNSEdit{AddRoute: &r}, dnsView{Form: "route", RouteSuffix: clean(r.Suffix), RouteServers: cut(f.Get("nameservers"), 2000)})
 }
 
 func (c *Console) removeRoute(v *visit) error {
 	suffix := v.r.PostForm.Get("suffix")
-	return c.editDNS(v, ops.DNSEdit{RemoveRoute: &suffix}, dnsView{Form: "routes"})
+	return c.editDNS(v, "dnsroutes", ops.DNSEdit{RemoveRoute: &suffix}, dnsView{Form: "routes"})
 }
 
 func (c *Console) setNameservers(v *visit) error {
 	l := parseServers(v.r.PostForm.Get("nameservers"))
-	return c.editDNS(v, ops.DNSEdit{Nameservers: &l}, dnsView{Form: "nameservers", Nameservers: strings.Join(serverLines(l), "\n")})
+	return c.editDNS(v, "dnsroutes", ops.DNSEdit{Nameservers: &l}, dnsView{Form: "nameservers", Nameservers: strings.Join(serverLines(l), "\n")})
 }
 
 func (c *Console) setSearch(v *visit) error {
 	l := lines(v.r.PostForm.Get("search"))
-	return c.editDNS(v, ops.DNSEdit{Search: &l}, dnsView{Form: "search", Search: strings.Join(l, "\n")})
+	return c.editDNS(v, "dnsroutes", ops.DNSEdit{Search: &l}, dnsView{Form: "search", Search: strings.Join(l, "\n")})
 }
 
 func (c *Console) setDNSOptions(v *visit) error {
@@ -294,12 +308,12 @@ func (c *Console) setDNSOptions(v *visit) error {
 			options[o.Name] = "off"
 		}
 	}
-	return c.editDNS(v, ops.DNSEdit{Options: options}, dnsView{Form: "options"})
+	return c.editDNS(v, "dnsroutes", ops.DNSEdit{Options: options}, dnsView{Form: "options"})
 }
 
 func (c *Console) removeAlias(v *visit) error {
 	name := v.r.PostForm.Get("name")
-	return c.editDNS(v, ops.DNSEdit{RemoveAlias: &name}, dnsView{Form: "aliases"})
+	return c.editDNS(v, "dns", ops.DNSEdit{RemoveAlias: &name}, dnsView{Form: "aliases"})
 }
 
 // serverLines are nameservers as the forms have them: the address and, after spaces,

@@ -19,7 +19,9 @@
 // latency.go, connection.go; who reaches it: reach.go; undoing a change: undo.go), access.go
 // (access_rules.go: rules, tests, tags and groups for reading; access_history.go, textdiff.go;
 // access_check.go: what a policy would change; access_can.go: may one reach another),
-// dns.go, add.go, join.go, approve.go, keys.go, activity.go (activity_change.go: what a record
+// add.go, join.go, approve.go, network.go (network_health.go: what the server says of itself), dns.go,
+// keys.go, settings.go, settings_signin.go, webhooks.go, tokens.go, releases.go (sections.go: who
+// sees which of these; moved.go: where they were), activity.go (activity_change.go: what a record
 // changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
 // code.go, factor.go, passkey.go, oidc.go, identities.go (who waits for approval), again.go
 // (a recent sign-in), palette.go (the search over everything). view.go draws the page, with

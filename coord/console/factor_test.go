@@ -85,7 +85,7 @@ func TestCodesInTheConsole(t *testing.T) {
 	if to := other.post("/sign-in/code", "proved", proved, "code", code).want(t, 303).Header.Get("Location"); to != "/keys" {
 		t.Errorf("leads to %q", to)
 	}
-	other.get("/keys").want(t, 200)
+	other.get("/network/keys").want(t, 200)
 	// The same again: neither the code nor, later, the first step is good.
 	s.browser().post("/sign-in/code", "proved", proved, "code", code).want(t, 422, "used before")
 	s.advance(6 * time.Minute)
@@ -149,7 +149,7 @@ func TestDemandedInTheConsole(t *testing.T) {
 		t.Errorf("leads to %q", to)
 	}
 	b.get("/account").want(t, 200, "Set one up to go on")
-	b.post("/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 403, "A second factor is needed")
+	b.post("/network/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 403, "A second factor is needed")
 	phone, _ := b.setUpCodes()
 	b.get("/devices").want(t, 200)
 	b.post("/account/codes/off").want(t, 422, "This network wants")

@@ -82,6 +82,10 @@ func TestHostileStrings(t *testing.T) {
 			hash := ops.HashToken(p)
 			set(`INSERT INTO identities (network_id, identity_id, issuer, subject, provider_id, user_id, admitted, name, mail, created_at, seen_at) SELECT network_id, $1, $1, $2, $2, CASE WHEN $3 % 2 = 0 THEN $4 END, 0, $2, $2, 1, 1 FROM networks`, fmt.Sprint("i", i), p, i, user)
 			set(`INSERT INTO oidc_providers (network_id, provider_id, title, issuer, client_id, scopes, groups_claim, name_claim, admit_claim, admit_value, created_at) SELECT network_id, $1, $2, 'http://127.0.0.1:1', 'x', '', '', '', '', '', 1 FROM networks`, named, p)
+			set(`INSERT INTO relays (network_id, relay_id, name, urls, stun, key_id, software, created_at) SELECT network_id, $1, $2, json_array($3), json_array($3), $3, $3, 1 FROM networks`, fmt.Sprint("relay", i), named, p)
+			set(`INSERT INTO users (network_id, user_id, name, owner, kind, role, tags, created_at) SELECT network_id, $1, $2, 0, 'service', 'member', $3, 1 FROM networks`, fmt.Sprint("s", i), "service "+named, tag)
+			set(`INSERT INTO tokens (network_id, token_id, token_hash, user_id, made_by, description, created_at, used_from) SELECT network_id, $1, randomblob(32), $2, $3, $4, 1, $5 FROM networks`, fmt.Sprint("t", i), fmt.Sprint("s", i), user, p, tag)
+			set(`INSERT INTO webhooks (network_id, webhook_id, revision, url, note, events, tags, allow, enabled, salt, created_at, audit_seq, presence_n, last_error, recent) SELECT network_id, $1, 1, 'https://h.example/' || $2, $2, $3, $3, '', 1, randomblob(16), 1, 0, 0, $2, json_array(json_object('event', $2, 'op', $2, 'error', $2, 'at', '2026-01-01T00:00:00Z')) FROM networks`, fmt.Sprint("w", i), p, "ok,"+tag)
 			set(`INSERT INTO passkeys (network_id, credential_id, passkey_id, user_id, name, rp_id, public_key, counter, flags, transports, aaguid, created_at, cloned_at) SELECT network_id, randomblob(32), $1, user_id, $2, $2, x'00', 0, 0, '', x'', 1, 1 FROM users WHERE owner=1`, fmt.Sprint("p", i), p)
 			set(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr) SELECT network_id, $1, user_id, $2, $2, $3, $3 FROM users WHERE owner=1`, hash[:], s.Now().Unix(), p)
 		}
@@ -105,10 +109,11 @@ func TestHostileStrings(t *testing.T) {
 		s.net.Presence(d.ID, uint64(i), i%2 == 0, s.Now(), netip.MustParseAddr("192.0.2.1"))
 	}
 
-	pages := []string{"/dns", "/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/keys", "/account", "/people/waiting", "/add", "/add?for=laptop", "/add/device", "/access/tags", "/keys/" + all[0].ID + "/join"}
+	pages := []string{"/devices", "/devices?from=50", "/devices?reach=%3Cb%3E", "/account", "/people/waiting", "/add", "/add?for=laptop", "/add/device", "/access/tags", "/network/dns", "/network/keys", "/network", "/network/dns/routes", "/network/dns/try", "/settings", "/settings/sign-in", "/settings/webhooks", "/settings/tokens", "/settings/tokens/new", "/settings/releases", "/network/keys/" + all[0].ID + "/join"}
 	for i, p := range payloads {
-		pages = append(pages, "/devices/"+fleet[i].ID.String(), "/devices/"+fleet[i].ID.String()+"/settings?note="+url.QueryEscape(p), "/devices/"+fleet[i].ID.String()+"/activity", "/keys/"+keys[i]+"/join",
-			"/dns?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
+		pages = append(pages, "/network/relays/"+fmt.Sprint("relay", i), "/settings/webhooks/"+fmt.Sprint("w", i), "/settings/tokens?made="+url.QueryEscape(p),
+			"/settings/sign-in/provider?id="+url.QueryEscape(cmp.Or(p, "(none)")), "/settings/tokens/new?service="+url.QueryEscape(p), "/devices/"+fleet[i].ID.String(), "/devices/"+fleet[i].ID.String()+"/settings?note="+url.QueryEscape(p), "/devices/"+fleet[i].ID.String()+"/activity", "/network/keys/"+keys[i]+"/join",
+			"/network/dns/try?name="+url.QueryEscape(p)+"&type="+url.QueryEscape(p)+"&from="+url.QueryEscape(p), "/devices?q="+url.QueryEscape("nothing "+p), "/devices?done="+url.QueryEscape(p))
 	}
 	for _, at := range pages {
 		a := b.get(at).want(t, 200)
@@ -147,7 +152,14 @@ func TestHostileStrings(t *testing.T) {
 			t.Errorf("%q as tags and owner: status %d", p, assigned.StatusCode)
 		}
 		checkMarkup(t, "undo", b.post("/devices/"+id+"/undo", "note", p).want(t, 422).body)
-		checkMarkup(t, "new key", b.post("/keys", "kind", "device", "tags", p+" $", "note", p, "life", "1h").want(t, 422).body)
+		checkMarkup(t, "new webhook", b.post("/settings/webhooks/new", "url", p, "events", p+" $", "tags", p, "note", p, "allow", p).body)
+		checkMarkup(t, "webhook", b.post("/settings/webhooks/"+fmt.Sprint("w", i), "url", p, "events", p, "tags", p, "note", p, "allow", p, "match", p).body)
+		checkMarkup(t, "new service", b.post("/settings/tokens/services", "name", p+" $", "role", p, "tags", p).body)
+		checkMarkup(t, "new token", b.post("/settings/tokens/new", "service", p, "note", p, "life", p).body)                                                                                                // 422, or 303 to sign in again
+		checkMarkup(t, "passkey domain", b.post("/settings/sign-in/passkeys", "domain", p, "match", p).body)                                                                                                // 422, or 303 to sign in again
+		checkMarkup(t, "new provider", b.post("/settings/sign-in/new", "id", p+"$", "title", p, "issuer", p, "client", p, "secret", p, "scopes", p, "groups", p, "called", p, "claim", p, "value", p).body) // 422, or 303 to sign in again
+		checkMarkup(t, "relay", b.post("/network/relays/"+fmt.Sprint("relay", i)+"/remove", "typed", p+"$").body)
+		checkMarkup(t, "new key", b.post("/network/keys", "kind", "device", "tags", p+" $", "note", p, "life", "1h").want(t, 422).body)
 	}
 }
 

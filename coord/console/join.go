@@ -104,7 +104,7 @@ func (c *Console) join(v *visit) error {
 	if err != nil {
 		return err
 	}
-	view := joinView{Key: c.keyView(k), Self: "/keys/" + id + "/join", Count: list.Total}
+	view := joinView{Key: c.keyView(k), Self: "/network/keys/" + id + "/join", Count: list.Total}
 	if view.Key.Kind != "relay" {
 		view.For = chosen(v.r.URL.Query().Get("for"), view.Key.Kind)
 		for _, ch := range addChoices {

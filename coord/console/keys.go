@@ -45,6 +45,7 @@ func (c *Console) keyView(k store.Key) keyView {
 }
 
 type keysView struct {
+	Change     bool
 	Open, Past []keyView
 	Shown      int // how many, when there may be more; else 0
 }
@@ -57,7 +58,7 @@ func (c *Console) keys(v *visit) error {
 	if err != nil {
 		return err
 	}
-	var view keysView
+	view := keysView{Change: v.actor.MaySome("key.create")}
 	if len(list) == maxKeys {
 		view.Shown = maxKeys
 	}
@@ -211,9 +212,9 @@ func (c *Console) createKey(v *visit) error {
 	}
 	c.holdToken(k.ID, v.session.Hash, k.Token)
 	if f.Get("for") != "" {
-		return v.redirect("/keys/" + k.ID + "/join?for=" + view.For.ID)
+		return v.redirect("/network/keys/" + k.ID + "/join?for=" + view.For.ID)
 	}
-	return v.redirect("/keys/" + k.ID + "/join")
+	return v.redirect("/network/keys/" + k.ID + "/join")
 }
 
 func (c *Console) revokeKey(v *visit) error {
@@ -225,5 +226,5 @@ func (c *Console) revokeKey(v *visit) error {
 		return err
 	}
 	c.dropToken(id)
-	return v.redirect("/keys?done=revoked")
+	return v.redirect("/network/keys?done=revoked")
 }

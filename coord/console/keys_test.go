@@ -26,14 +26,14 @@ func TestKeyOfRelay(t *testing.T) {
 			}
 		}
 	}
-	shows("/keys", "far away", "one relay")
-	page := "/keys/" + k.ID + "/join"
+	shows("/network/keys", "far away", "one relay")
+	page := "/network/keys/" + k.ID + "/join"
 	shows(page, "Add a relay", "not shown any more", "Waiting for the relay to join")
 	s.net.Change(func(db *sql.DB) {
 		if _, err := db.Exec(`UPDATE keys SET uses = 1, used_at = $2 WHERE key_id = $1`, k.ID, time.Now().Unix()); err != nil {
 			t.Fatal(err)
 		}
 	})
-	shows("/keys", "one relay", "used")
+	shows("/network/keys", "one relay", "used")
 	shows(page, "used up", "A relay joined with this token", "weft-server keys create --relay")
 }

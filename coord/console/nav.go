@@ -14,8 +14,9 @@ var navOf = map[string]string{
 	"people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people",
 	"access": "access", "policy": "access", "policytests": "access", "policytags": "access", "policyhistory": "access",
 	"activity": "activity", "introductions": "activity", "verify": "activity",
-	"dns": "network", "keys": "network", "newkey": "network",
-	"account": "settings", "totp": "settings", "codes": "settings",
+	"network": "network", "relay": "network", "dns": "network", "dnsroutes": "network", "dnstry": "network", "keys": "network", "newkey": "network",
+	"settings": "settings", "signinsettings": "settings", "provider": "settings", "webhooks": "settings", "webhook": "settings", "newwebhook": "settings",
+	"tokens": "settings", "newtoken": "settings", "releases": "settings",
 }
 
 // sectionsOf is what an actor has a use for: nothing that would only refuse.
@@ -30,17 +31,22 @@ func sectionsOf(a ops.Actor) []section {
 	if a.ReadsAudit() {
 		list = append(list, section{ID: "activity", Text: "Activity", Href: "/activity"})
 	}
-	network := section{ID: "network", Text: "Network", Href: "/keys", Far: true}
-	if a.ReadsDNS() {
-		network.Href = "/dns"
-	}
-	return append(list, network, section{ID: "settings", Text: "Settings", Href: "/account", Far: true})
+	return append(list,
+		section{ID: "network", Text: "Network", Href: pagesOf(a, networkPages, "")[0].Href, Far: true}, // who sees no other page sees the keys
+		section{ID: "settings", Text: "Settings", Href: "/settings", Far: true})
 }
 
 // partsOf is what a section has beside the page that is shown, if it is more than one.
 func partsOf(a ops.Actor, name string) tabsView {
-	if navOf[name] != "network" || !a.ReadsDNS() {
+	view := tabsView{}
+	switch navOf[name] {
+	case "network":
+		view = tabsView{"Network", pagesOf(a, networkPages, name)}
+	case "settings":
+		view = tabsView{"Settings", pagesOf(a, settingsPages, name)}
+	}
+	if len(view.List) < 2 {
 		return tabsView{}
 	}
-	return tabsView{"Network", []tab{{Text: "DNS", Href: "/dns", Here: name == "dns"}, {Text: "Keys", Href: "/keys", Here: name != "dns"}}}
+	return view
 }

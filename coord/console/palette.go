@@ -62,7 +62,7 @@ func (c *Console) palette(v *visit) error {
 			view.Kinds, room = append(view.Kinds, foundKind{kind, list}), room-len(list)
 		}
 	}
-	pages := pagesOf(v.actor)
+	pages := placesOf(v.actor)
 	if len(words) == 0 {
 		pages = pages[:len(sectionsOf(v.actor))]
 	} else {
@@ -156,8 +156,8 @@ func (c *Console) foundPeople(v *visit, words []string) ([]found, error) {
 	return out, nil
 }
 
-// pagesOf are the pages that an actor has a use for.
-func pagesOf(a ops.Actor) []found {
+// placesOf are the pages that an actor has a use for.
+func placesOf(a ops.Actor) []found {
 	var list []found
 	for _, s := range sectionsOf(a) {
 		list = append(list, found{Text: s.Text, Href: s.Href, Icon: s.ID})
@@ -170,7 +170,7 @@ func pagesOf(a ops.Actor) []found {
 			}
 		}
 	}
-	for _, t := range partsOf(a, "dns").List {
+	for _, t := range pagesOf(a, networkPages, "") {
 		under("network", "Network", found{Text: t.Text, Href: t.Href})
 	}
 	if a.ReadsPeople() {
@@ -178,6 +178,9 @@ func pagesOf(a ops.Actor) []found {
 	}
 	if a.ReadsAudit() {
 		under("activity", "Activity", found{Text: "Introductions", Href: "/activity/introductions"})
+	}
+	for _, t := range pagesOf(a, settingsPages, "") {
+		under("settings", "Settings", found{Text: t.Text, Href: t.Href})
 	}
 	under("settings", "Settings", found{Text: "Your account", Href: "/account", words: "password passkeys codes sessions profile"})
 	return list
@@ -191,7 +194,7 @@ func actionsOf(a ops.Actor, theme string) []found {
 		rest = append(rest,
 			found{Text: "Add a laptop", Href: "/add/laptop", Icon: "plus", words: "new join computer"},
 			found{Text: "Let a device in", Href: "/approve", Icon: "plus", words: "approve code request"},
-			found{Text: "New key", Href: "/keys/new", Icon: "plus", words: "create token"})
+			found{Text: "New key", Href: "/network/keys/new", Icon: "plus", words: "create token"})
 	}
 	if a.Invites() {
 		list = append(list, found{Text: "Invite somebody", Href: "/people/invite", Icon: "people", words: "add new user person"})

@@ -203,7 +203,7 @@ func TestDemandedPasskey(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A session of before.
-	weak.get("/keys").want(t, 303)
+	weak.get("/network/keys").want(t, 303)
 	weak.get("/account").want(t, 200, "Sign in with yours")
 	thief := passkeytest.New(t, "weft.example", s.server.URL)
 	options := weak.post("/account/passkeys/options").want(t, 200).body
@@ -217,7 +217,7 @@ func TestDemandedPasskey(t *testing.T) {
 	s.browser().post("/welcome", "link", u.Query().Get("link"), "password", password).want(t, 422, "wants your passkey")
 	b := s.browser()
 	b.show(phone, "").want(t, 303)
-	b.get("/keys").want(t, 200)
+	b.get("/network/keys").want(t, 200)
 	id := regexp.MustCompile(`/account/passkeys/([^/"]+)/remove`).FindStringSubmatch(b.get("/account").body)
 	b.post("/account/passkeys/"+id[1]+"/remove").want(t, 422, "Add another one first")
 	// Another domain makes it worthless, which is said; so the owner is not kept out by

@@ -59,11 +59,11 @@ func TestSections(t *testing.T) {
 	s := newSite(t)
 	owner := s.browser().enter()
 	for role, want := range map[string][]string{
-		"owner":    {"/devices", "/people", "/access", "/activity", "/dns", "/account"},
-		"admin":    {"/devices", "/people", "/access", "/activity", "/dns", "/account"},
-		"operator": {"/devices", "/access", "/dns", "/account"},
-		"auditor":  {"/devices", "/people", "/access", "/activity", "/dns", "/account"},
-		"member":   {"/devices", "/keys", "/account"},
+		"owner":    {"/devices", "/people", "/access", "/activity", "/network", "/settings"},
+		"admin":    {"/devices", "/people", "/access", "/activity", "/network", "/settings"},
+		"operator": {"/devices", "/access", "/network", "/settings"},
+		"auditor":  {"/devices", "/people", "/access", "/activity", "/network", "/settings"},
+		"member":   {"/devices", "/network/keys", "/settings"},
 	} {
 		b := owner
 		if role != "owner" {

@@ -62,31 +62,39 @@ type network struct{ ID, Suffix, Version string }
 // flashes are the notes that a redirect may ask for: by name, so that an
 // address cannot put words into the console's mouth.
 var flashes = map[string]string{
-	"undone":    "Undone.",
-	"renamed":   "Renamed. The new name works at once; open connections go on.",
-	"assigned":  "Changed. Its older certificates are revoked; it fetches the new one by itself.",
-	"replaced":  "Replaced. The name leads to this device now; the old one's certificates are revoked.",
-	"deleted":   "Deleted. Its certificates are revoked.",
-	"revoked":   "Key revoked. Nothing can join with it any more.",
-	"password":  "Password changed. All other sessions have ended.",
-	"ended":     "Session ended.",
-	"dns":       "Saved. Devices fetch it within seconds.",
-	"names":     "Saved. Devices fetch it within seconds.",
-	"codesoff":  "Codes are off. The password alone signs you in.",
-	"passkey":   "Passkey added. From now on it signs you in, without a name or a password.",
-	"nopasskey": "Passkey removed. Delete it on your device too.",
-	"others":    "All other sessions have ended.",
-	"policy":    "Saved and in force. Devices fetch it within seconds.",
-	"approved":  "Let in. It is one of your devices now.",
-	"denied":    "Refused. The device is told so.",
-	"reports":   "Saved. Devices fetch it within seconds.",
-	"decided":   "Saved.",
-	"person":    "Saved. It holds at once.",
-	"invited":   "Invited. The link is below; it is shown to this browser only.",
-	"uninvited": "The invitation has ended. Its link does not work any more.",
-	"suspended": "Suspended. All sessions have ended.",
-	"resumed":   "Resumed.",
-	"nobody":    "Deleted. Nobody gets the name again.",
+	"undone":     "Undone.",
+	"renamed":    "Renamed. The new name works at once; open connections go on.",
+	"assigned":   "Changed. Its older certificates are revoked; it fetches the new one by itself.",
+	"replaced":   "Replaced. The name leads to this device now; the old one's certificates are revoked.",
+	"deleted":    "Deleted. Its certificates are revoked.",
+	"revoked":    "Key revoked. Nothing can join with it any more.",
+	"password":   "Password changed. All other sessions have ended.",
+	"ended":      "Session ended.",
+	"dns":        "Saved. Devices fetch it within seconds.",
+	"names":      "Saved. Devices fetch it within seconds.",
+	"codesoff":   "Codes are off. The password alone signs you in.",
+	"passkey":    "Passkey added. From now on it signs you in, without a name or a password.",
+	"nopasskey":  "Passkey removed. Delete it on your device too.",
+	"others":     "All other sessions have ended.",
+	"policy":     "Saved and in force. Devices fetch it within seconds.",
+	"approved":   "Let in. It is one of your devices now.",
+	"denied":     "Refused. The device is told so.",
+	"reports":    "Saved. Devices fetch it within seconds.",
+	"decided":    "Saved.",
+	"person":     "Saved. It holds at once.",
+	"invited":    "Invited. The link is below; it is shown to this browser only.",
+	"uninvited":  "The invitation has ended. Its link does not work any more.",
+	"suspended":  "Suspended. All sessions have ended.",
+	"resumed":    "Resumed.",
+	"norelay":    "Removed. Devices move to another relay within seconds.",
+	"webhook":    "Made. Its secret is below; it is shown to this browser only.",
+	"rotated":    "It has a new secret, below. The old one is good for a day longer.",
+	"nowebhook":  "Deleted. Nothing is sent there any more.",
+	"provider":   "Made. It is on the page of signing in.",
+	"noprovider": "Removed. Whoever signed in there is signed out.",
+	"service":    "Made. Now give it a token.",
+	"notoken":    "Token revoked. It is refused from now on.",
+	"nobody":     "Deleted. Nobody gets the name again.",
 }
 
 var templates = parseTemplates()
@@ -156,7 +164,7 @@ func here(v *visit, name string) string {
 	case "approve":
 		return "/approve"
 	case "newkey":
-		return "/keys/new"
+		return "/network/keys/new"
 	case "account":
 		return "/account"
 	case "verify":
@@ -169,8 +177,23 @@ func here(v *visit, name string) string {
 		return "/account"
 	case "code":
 		return "/sign-in"
-	case "dns":
-		return "/dns"
+	case "dns", "dnsroutes":
+		return dnsPages[name]
+	case "relay":
+		return path.Dir(v.r.URL.Path)
+	case "signinsettings":
+		return "/settings/sign-in"
+	case "provider":
+		if v.r.URL.Path == "/settings/sign-in/new" {
+			return v.r.URL.Path
+		}
+		return providerPath(cut(v.r.PostForm.Get("id"), 200))
+	case "newwebhook":
+		return "/settings/webhooks/new"
+	case "newtoken":
+		return "/settings/tokens/new"
+	case "webhook":
+		return "/settings/webhooks/" + v.r.PathValue("id")
 	case "signin":
 		return "/sign-in"
 	case "identities":

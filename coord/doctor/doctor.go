@@ -194,11 +194,11 @@ func checkData(f Facts, add adder) {
 	switch {
 	case f.Free < 0:
 	case f.Free < freeError:
-		add("disk", report.Error, "df -h "+f.Data+"; make room", "only %d MB are free for %s: nothing can be changed once it is full, devices go on", f.Free>>20, f.Data)
+		add("disk", report.Error, "df -h "+f.Data+"; make room", "only %d MB are free for %s: nothing can be changed once it is full, devices go on", (f.Free+500_000)/1_000_000, f.Data)
 	case f.Free < freeWarning:
-		add("disk", report.Warning, "df -h "+f.Data+"; make room", "%d MB are free for %s", f.Free>>20, f.Data)
+		add("disk", report.Warning, "df -h "+f.Data+"; make room", "%d MB are free for %s", (f.Free+500_000)/1_000_000, f.Data)
 	default:
-		add("disk", report.OK, "", "%d MB are free for %s", f.Free>>20, f.Data)
+		add("disk", report.OK, "", "%d MB are free for %s", (f.Free+500_000)/1_000_000, f.Data)
 	}
 	switch {
 	case errors.Is(f.Database, fs.ErrNotExist):

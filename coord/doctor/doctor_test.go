@@ -66,7 +66,7 @@ func TestFindings(t *testing.T) {
 		{"missed events", func(f *Facts) { f.Webhooks[1].Lost = f.Now.AddDate(0, 0, -2) }, "webhook", report.Warning, "up to 3 events were removed or too old", "show w2"},
 		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", report.Warning, "look for wpad", "rename wpad NEW"},
 		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", report.Error, "only 1 MB", "df -h"},
-		{"filling", func(f *Facts) { f.Free = 100 << 20 }, "disk", report.Warning, "100 MB", "df -h"},
+		{"filling", func(f *Facts) { f.Free = 100_000_000 }, "disk", report.Warning, "100 MB", "df -h"},
 		{"damaged", func(f *Facts) { f.Database = broken }, "database", report.Error, "damaged", "restore"},
 		{"no backup", func(f *Facts) { f.Backup = time.Time{} }, "backup", report.Warning, "never", "backup --key-file"},
 		{"old backup", func(f *Facts) { f.Backup = f.Now.AddDate(0, 0, -9) }, "backup", report.Warning, "9 days", "backup --key-file"},

@@ -60,9 +60,6 @@ func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	return s.Revocations(), nil
 }
 
-// ReadsDNS reports whether an actor may see the DNS settings.
-func (a Actor) ReadsDNS() bool { return opDNSRead.asks(a) == nil }
-
 // ShowDNS is DNS for an actor, if he may see the DNS settings, without the names of
 // devices that he may not see.
 func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {

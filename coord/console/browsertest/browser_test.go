@@ -11,6 +11,7 @@
 package browsertest
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 
 	"weft/coord/console"
 	"weft/coord/console/consoletest"
+	"weft/coord/doctor"
 	"weft/coord/install"
 	"weft/overlay/release"
 )
@@ -39,7 +41,7 @@ func TestBrowser(t *testing.T) {
 		}
 	}
 	network := consoletest.New(t, consoletest.Options{})
-	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Style: true, Offer: func() *install.Offer {
+	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Style: true, Health: healthy, Offer: func() *install.Offer {
 		return &install.Offer{Base: "https://weft.example:8443", Pin: "sha256//" + strings.Repeat("A", 43) + "=", Manifest: &release.Manifest{Files: []release.File{
 			{Name: "weft-linux-arm64", Program: "weft", OS: "linux", Arch: "arm64", Kind: "binary"},
 			{Name: "weft-darwin-arm64", Program: "weft", OS: "darwin", Arch: "arm64", Kind: "binary"},
@@ -67,6 +69,22 @@ func TestBrowser(t *testing.T) {
 	node.Stdout, node.Stderr = os.Stdout, os.Stderr
 	if err := node.Run(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// healthy is what a server says of itself.
+func healthy(context.Context) console.Health {
+	now := time.Now()
+	return console.Health{
+		Facts: doctor.Facts{
+			Built: now.AddDate(0, -1, 0), Version: "0.1.0", Running: true, Inside: true, Data: "/var/lib/weft-server", Free: 300_000_000, Releases: "/var/lib/weft-server/releases", Release: "0.2.0",
+			Ports: []doctor.Port{{Flag: "--listen", Addr: "[::]:8443"}, {Flag: "--console", Addr: "127.0.0.1:8080"}, {Flag: "--stun", Addr: "[::]:3478"}},
+			Sites: []doctor.Site{{URL: "https://weft.example:8443", Own: true, Expires: now.AddDate(1, 0, 0)}},
+		},
+		Database: 123_456_789,
+		Release: &release.Manifest{Version: "0.2.0", Commit: "0123456789abcdef0123456789abcdef01234567", Time: now.AddDate(0, 0, -3), Files: []release.File{
+			{Name: "a", Program: "weft", OS: "linux", Arch: "amd64", Kind: "binary"}, {Name: "b", Program: "weft", OS: "linux", Arch: "amd64", Kind: "deb"}, {Name: "c", Program: "weft", OS: "darwin", Arch: "arm64", Kind: "binary"},
+		}},
 	}
 }
 
@@ -230,6 +248,16 @@ func controls(network *consoletest.Network, c *console.Console, gate *gated) htt
 			})
 		}
 		json.NewEncoder(w).Encode(ids)
+	})
+	// A relay that runs alone, of another version.
+	mux.HandleFunc("POST /relay", func(w http.ResponseWriter, r *http.Request) {
+		relay := network.AddRelay(r.FormValue("name"))
+		relay.Sync(1 << 20)
+		fmt.Fprint(w, relay.ID)
+	})
+	mux.HandleFunc("POST /member", func(w http.ResponseWriter, r *http.Request) {
+		network.Member(r.FormValue("name"))
+		fmt.Fprint(w, network.Link(r.FormValue("name")))
 	})
 	mux.HandleFunc("POST /many", func(w http.ResponseWriter, r *http.Request) {
 		var names []string

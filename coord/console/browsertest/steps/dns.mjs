@@ -7,7 +7,8 @@ await step("DNS: records, routes, a live preview", async () => {
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
   await page.getByRole("link", { name: "Network", exact: true }).click();
-  await page.getByRole("heading", { name: "DNS", exact: true }).waitFor();
+  await page.getByRole("link", { name: "DNS names", exact: true }).click();
+  await page.getByRole("heading", { name: "DNS names", exact: true }).waitFor();
   await look(page, "dns-empty");
   await page.setViewportSize(wide);
   // By keyboard: the summary opens, the fields follow each other.
@@ -34,6 +35,8 @@ await step("DNS: records, routes, a live preview", async () => {
   await page.getByText("and that is meant").click();
   await page.getByRole("button", { name: "Add the record" }).click();
   await page.getByRole("cell", { name: "www.example.org", exact: true }).waitFor();
+  await look(page, "dns-names");
+  await page.getByRole("link", { name: "Resolvers", exact: true }).click();
   await page.fill("#suffix", "corp.example");
   await page.fill("#route-servers", "10.0.0.53\ntls://dns.example 192.0.2.3");
   await page.getByRole("button", { name: "Add the route" }).click();
@@ -45,16 +48,23 @@ await step("DNS: records, routes, a live preview", async () => {
   await page.getByRole("button", { name: "Set options" }).click();
   await page.getByText("Devices fetch it within seconds").waitFor();
   assert.ok(await page.locator("input[name=stop-rebinding]").isChecked());
+  await look(page, "dns-resolvers");
   // The preview answers while it is typed.
+  await page.getByRole("link", { name: "Try a name", exact: true }).click();
+  await look(page, "dns-try-empty");
   await page.locator("#p-name").pressSequentially("nas");
   await page.locator("#preview").getByText("is a device").waitFor();
   await page.fill("#p-name", "nobody-here");
   await page.locator("#preview").getByText("There is no such name").waitFor();
   await page.fill("#p-name", "www");
   await page.locator("#preview").getByText("192.0.2.80").waitFor();
-  await look(page, "dns");
+  await look(page, "dns-try");
+  assert.ok(page.url().endsWith("/network/dns/try"));
   await page.setViewportSize(wide);
-  await page.getByRole("button", { name: "Remove www.example.org A" }).click();
+  await page.getByRole("link", { name: "DNS names", exact: true }).click();
+  await page.getByRole("row", { name: "www.example.org" }).locator("summary").focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Remove the record www.example.org A 192.0.2.9" }).click();
   await page.getByText("Devices fetch it within seconds").waitFor();
   assert.equal(await page.getByRole("cell", { name: "www.example.org", exact: true }).count(), 0);
   // One device.

@@ -8,13 +8,13 @@ await step("an ended session and a missing page", async () => {
   await page.goto(CONSOLE + "/no/such/page");
   await page.getByRole("heading", { name: "Nothing here" }).waitFor();
   await look(page, "error");
-  await page.goto(CONSOLE + "/keys");
+  await page.goto(CONSOLE + "/network/keys");
   await page.locator("#live-state[data-state=on]").waitFor();
   await control("/drop-sessions");
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   await page.fill("#name", "admin");
   await page.fill("#password", password);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.waitForURL("**/keys"); // back where it was
+  await page.waitForURL("**/network/keys"); // back where it was
   expect();
 });

@@ -25,7 +25,7 @@ await step("hostile names do nothing", async () => {
   }
   await stranger.context().close();
   expect();
-  for (const at of ["/devices?q=hostile", "/keys", "/account", "/people/waiting", ...ids.map((id) => "/devices/" + id)]) {
+  for (const at of ["/devices?q=hostile", "/network", "/network/keys", "/settings/sign-in", "/account", "/people/waiting", ...ids.map((id) => "/devices/" + id)]) {
     await page.goto(CONSOLE + at);
     await page.locator("#live-state[data-state=on]").waitFor();
     for (const size of [narrow, wide]) {

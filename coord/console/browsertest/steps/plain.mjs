@@ -7,7 +7,7 @@ await step("reading works without JavaScript", async () => {
   const cookies = await page.context().cookies();
   const plain = await newPage({ javaScriptEnabled: false });
   await plain.context().addCookies(cookies);
-  for (const [at, heading] of [["/devices", "Devices"], ["/devices?q=nas", "Devices"], ["/keys", "Keys"], ["/access", "Access"], ["/access?from=admin&to=nas:22", "Access"], ["/activity", "Activity"], ["/activity/introductions", "Introductions"], ["/dns", "DNS"], ["/dns?name=nas", "DNS"], ["/account", "Account"], ["/add/device", "Add a device"], ["/keys/new", "New key"]]) {
+  for (const [at, heading] of [["/devices", "Devices"], ["/devices?q=nas", "Devices"], ["/keys", "Keys"], ["/network", "Network"], ["/network/dns/routes", "Resolvers"], ["/network/dns/try?name=nas", "Try a name"], ["/settings", "Network"], ["/settings/sign-in", "Sign-in"], ["/settings/sign-in/new", "Add a provider"], ["/settings/webhooks", "Webhooks"], ["/settings/webhooks/new", "New webhook"], ["/settings/tokens", "API tokens"], ["/settings/tokens/new", "New token"], ["/settings/releases", "Releases"], ["/access", "Access"], ["/access?from=admin&to=nas:22", "Access"], ["/activity", "Activity"], ["/activity/introductions", "Introductions"], ["/dns", "DNS names"], ["/dns?name=nas", "Try a name"], ["/account", "Account"], ["/add/device", "Add a device"], ["/network/keys/new", "New key"]]) {
     await plain.goto(CONSOLE + at);
     assert.ok(await plain.getByRole("heading", { name: heading, exact: true }).isVisible(), at);
   }
