@@ -41,7 +41,10 @@ const (
 // ends it withdraws the request. The server is known by a certificate that this system
 // trusts, or by fingerprint: the SHA-256 of its certificate, or of the key of its CA. With
 // neither, shown gets the fingerprint for a person to compare, nothing is asked, and the
-// error is KindDenied. It implements localapi.Node.
+// error is KindDenied.
+//
+// With no server, it is Up for a device that has joined, and asks for the person whose it is
+// if it has to be signed in again (sign_in.go). It implements localapi.Node.
 func (n *Node) Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) error {
 	if !n.asking.TryLock() {
 		return &status.Error{Kind: status.KindFailed, Message: "another weft up waits for approval already", Hint: "end it first, or approve the code that it shows"}
@@ -50,6 +53,9 @@ func (n *Node) Ask(ctx context.Context, server, fingerprint string, shown func(s
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.bgCtx, cancel)() // the node is closed
+	if server == "" {
+		return n.signIn(ctx, shown)
+	}
 	base, want, err := parseAsk(server, fingerprint)
 	if err != nil {
 		return &status.Error{Kind: status.KindUsage, Message: err.Error()}
@@ -63,7 +69,7 @@ func (n *Node) Ask(ctx context.Context, server, fingerprint string, shown func(s
 		return pinsError(err, base)
 	}
 	if id := n.held.Identity(); id.Joined() && id.Network == tok.Network.NetworkID() {
-		return n.Up(ctx, "")
+		return n.signIn(ctx, shown)
 	}
 	if err := n.ask(ctx, base, tok, shown); err != nil {
 		return err
@@ -233,37 +239,54 @@ func (n *Node) ask(ctx context.Context, base string, tok cert.Token, shown func(
 		return err
 	}
 	defer server.CloseIdleConnections()
+	asked := api.Ask{Protocol: api.Protocol, CSR: req.CSR, Hostname: req.Hostname, OS: req.OS, Software: req.Software}
+	res, err := n.askFor(ctx, base, server, &tok, asked, shown)
+	if err != nil {
+		return err
+	}
+	n.clock.Contact(res.Config.ServerTime)
+	return n.adopt(id, res)
+}
+
+// askFor makes a request until somebody has decided. The server is that of tok, nil for one
+// that was known before.
+func (n *Node) askFor(ctx context.Context, base string, server *client.Client, tok *cert.Token, req api.Ask, shown func(status.Asked)) (*api.JoinResponse, error) {
+	doing := "join"
+	if req.SignIn {
+		doing = "sign in again"
+	}
 	for range maxAsked {
 		begun := time.Now()
-		res, err := server.Ask(ctx, api.Ask{Protocol: api.Protocol, CSR: req.CSR, Hostname: req.Hostname, OS: req.OS, Software: req.Software})
+		res, err := server.Ask(ctx, req)
 		if err != nil {
 			withdraw(ctx, server)
-			return askError(err, base)
+			return nil, askError(err, base, doing)
 		}
-		if res.Server != tok.Server.String() || res.Network != tok.Network.String() {
-			return &status.Error{Kind: status.KindDenied, Message: fmt.Sprintf("the server at %s is of another network than its public site says", base), Hint: "tell its owner: something in front of it answers in its place"}
+		if tok != nil && (res.Server != tok.Server.String() || res.Network != tok.Network.String()) {
+			return nil, &status.Error{Kind: status.KindDenied, Message: fmt.Sprintf("the server at %s is of another network than its public site says", base), Hint: "tell its owner: something in front of it answers in its place"}
 		}
 		if res.State == api.AskWaiting {
 			if !goodCode(res.Code) {
-				return &status.Error{Kind: status.KindFailed, Message: "the server's code cannot be shown", Hint: "update weft on this device"}
+				return nil, &status.Error{Kind: status.KindFailed, Message: "the server's code cannot be shown", Hint: "update weft on this device"}
 			}
-			shown(status.Asked{Code: res.Code, URL: base + api.ApprovePath + "?code=" + res.Code, Expires: res.Expires})
-			res, err = pollAsk(ctx, begun, server.PollAsk)
+			shown(status.Asked{Code: res.Code, URL: base + api.ApprovePath + "?code=" + res.Code, Expires: res.Expires, SignIn: req.SignIn})
+			res, err = pollAsk(ctx, begun, func(ctx context.Context) (*api.Asked, error) {
+				return server.PollAsk(ctx, api.Poll{SignIn: req.SignIn})
+			})
 		}
 		if err != nil {
 			withdraw(ctx, server)
-			return askError(err, base)
+			return nil, askError(err, base, doing)
 		}
 		if res.State == api.AskApproved && res.Join != nil {
-			n.clock.Contact(res.Join.Config.ServerTime)
-			return n.adopt(id, res.Join)
+			return res.Join, nil
 		}
 		if err := notLetIn(res.State, time.Since(begun)); err != nil {
-			return err
+			return nil, err
 		}
-		n.log.Info("the server was restarted and has forgotten the request to join: asking again")
+		n.log.Info("the server was restarted and has forgotten the request: asking again")
 	}
-	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("the server at %s forgot the request to join again and again", base), Hint: "it may be restarting; try again later"}
+	return nil, &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("the server at %s forgot the request again and again", base), Hint: "it may be restarting; try again later"}
 }
 
 // withdraw ends the request of a device whose user does not wait any more: when ctx has
@@ -282,7 +305,7 @@ func withdraw(ctx context.Context, server *client.Client) {
 func notLetIn(state string, after time.Duration) error {
 	switch {
 	case state == api.AskDenied:
-		return &status.Error{Kind: status.KindDenied, Message: "the request to join was denied", Hint: "ask the person who should have approved it, then run weft up again"}
+		return &status.Error{Kind: status.KindDenied, Message: "the request was denied", Hint: "ask the person who should have approved it, then run weft up again"}
 	case state == api.AskUnknown && after < api.AskLife-slowPoll:
 		return nil
 	case state == api.AskUnknown, state == api.AskWaiting:
@@ -316,18 +339,18 @@ func goodCode(code string) bool {
 	return code != "" && len(code) <= 32 && strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") == ""
 }
 
-func askError(err error, base string) error {
+func askError(err error, base, doing string) error {
 	var refused *api.Error
 	switch {
 	case errors.As(err, &refused) && refused.Code == api.CodeNotFound:
 		return wrapRefusal(pinsError(errNoPins, base).(*status.Error), refused)
 	case errors.As(err, &refused):
-		return wrapRefusal(&status.Error{Kind: status.KindFailed, Message: "join: " + refused.Message, Hint: refused.Hint}, refused)
+		return wrapRefusal(&status.Error{Kind: status.KindFailed, Message: doing + ": " + refused.Message, Hint: refused.Hint}, refused)
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, cert.ErrUntrusted):
 		return wrapRefusal(&status.Error{Kind: status.KindDenied,
-			Message: fmt.Sprintf("join: another server than its public site says answers at %s: %v", base, err), Hint: "nothing was sent to it; tell its owner"}, err)
+			Message: fmt.Sprintf("%s: another server than its public site says answers at %s: %v", doing, base, err), Hint: "nothing was sent to it; tell its owner"}, err)
 	}
-	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("join: cannot reach the server at %s: %v", base, cause.Of(err)), Hint: "check the address, and that TCP to it is allowed from here"}
+	return &status.Error{Kind: status.KindUnavailable, Message: fmt.Sprintf("%s: cannot reach the server at %s: %v", doing, base, cause.Of(err)), Hint: "check the address, and that TCP to it is allowed from here"}
 }

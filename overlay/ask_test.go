@@ -90,10 +90,14 @@ type asking struct {
 }
 
 func (n *node) asks(fingerprint string) *asking {
+	return n.asksServer("https://"+n.w.addr, fingerprint)
+}
+
+func (n *node) asksServer(server, fingerprint string) *asking {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &asking{codes: make(chan status.Asked, 10), done: make(chan error, 1), end: cancel}
 	go func() {
-		a.done <- n.Ask(ctx, "https://"+n.w.addr, fingerprint, func(s status.Asked) { a.codes <- s })
+		a.done <- n.Ask(ctx, server, fingerprint, func(s status.Asked) { a.codes <- s })
 	}()
 	n.w.t.Cleanup(cancel)
 	return a

@@ -35,6 +35,9 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	if err != nil {
 		return nil, err
 	}
+	if err := reaches(s); err != nil {
+		return nil, err
+	}
 	k, err := n.lookup.Resolve(ctx, s, host)
 	if err != nil {
 		return nil, err

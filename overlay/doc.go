@@ -91,6 +91,7 @@
 //   - running.go    what exists between Up and Down
 //   - join.go       token in, certificate out
 //   - ask.go        the same by approval: without a token
+//   - sign_in.go    a device that has joined is signed in again, by approval too
 //   - sinks.go      what follows a change of configuration, certificate or revocation
 //     list
 //   - keep.go       what is saved on disk, and read from there

@@ -17,6 +17,9 @@ func (n *Node) Ping(ctx context.Context, name string) (status.Pong, error) {
 	if err != nil {
 		return status.Pong{}, err
 	}
+	if err := reaches(s); err != nil {
+		return status.Pong{}, err
+	}
 	k, err := n.lookup.Resolve(ctx, s, name)
 	if err != nil {
 		return status.Pong{}, err

@@ -158,7 +158,7 @@ func TestExplainedIsEnforced(t *testing.T) {
 		for range 20 {
 			src, dst := subject(), subject()
 			peer := &cert.Node{Attributes: cert.Attributes{User: src.User, Tags: src.Tags}}
-			f := filter.NewPeer([]netip.Addr{here}, []netip.Addr{there}, filter.Compile(parsed.RulesFor(dst, audience), peer, false))
+			f := filter.NewPeer([]netip.Addr{here}, []netip.Addr{there}, filter.Compile(parsed.RulesFor(dst, audience), peer, filter.Terms{}))
 			for _, at := range []policy.Target{{Proto: "tcp", Port: 22}, {Proto: "tcp", Port: 65535}, {Proto: "tcp", Port: 1}, {Proto: "udp", Port: 53}, {Proto: "udp", Port: 54}, {Proto: "icmp"}} {
 				d := parsed.Explain(src, dst, at.Proto, at.Port)
 				if v := f.CheckIn(probe(there, here, at.Proto, at.Port), 1); v.OK() != d.Allowed {

@@ -84,7 +84,7 @@ func (n *Node) facts(also cert.NodeID) status.Facts {
 	if !ok {
 		return f
 	}
-	f.Self, f.Reports = s.Self, s.Config.Introductions
+	f.Self, f.Reports, f.SignIn = s.Self, s.Config.Introductions, signInStatus(s.Config.SignIn, n.clock.Now())
 	if r == nil {
 		return f
 	}

@@ -138,7 +138,8 @@ func TestScripts(t *testing.T) {
 type fakeNode struct {
 	state  status.State
 	token  string
-	pinged atomic.Int32 // number of pings of fd00:77::2
+	signIn *status.SignIn // as a token has it
+	pinged atomic.Int32   // number of pings of fd00:77::2
 }
 
 var fakePeers = []status.Peer{
@@ -166,7 +167,7 @@ func (n *fakeNode) Status() status.Status {
 			v6 = p.IPv6.String()
 		}
 		if p.Self {
-			st.Self = status.SelfStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: true, Relay: "home"}
+			st.Self = status.SelfStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: true, Relay: "home", SignIn: n.signIn}
 			continue
 		}
 		ps := status.PeerStatus{ID: p.ID, Name: p.Name, FQDN: p.FQDN, IPv4: v4, IPv6: v6, Online: p.Online, Path: status.PathIdle}
@@ -201,11 +202,19 @@ func (n *fakeNode) Up(ctx context.Context, token string) error {
 		return &status.Error{Kind: status.KindNotJoined, Message: "this device has not joined a network", Hint: "run: weft up TOKEN"}
 	case token == "weft1expired":
 		return &status.Error{Kind: status.KindDenied, Message: "the token has expired", Hint: "make another with: weft-server keys create"}
+	case strings.HasPrefix(token, "weft1due"), strings.HasPrefix(token, "weft1overdue"):
+		// It has to be signed in again, and the server does what the rest says.
+		n.signIn = &status.SignIn{Due: time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC), Soon: true, Overdue: strings.HasPrefix(token, "weft1overdue")}
+	case token == "weft1later":
+		n.signIn = &status.SignIn{Due: time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)}
 	case token == "weft1pending":
 		n.state = status.StatePending
 		return nil
 	}
-	n.state, n.token = status.StateRunning, token
+	n.state = status.StateRunning
+	if token != "" {
+		n.token = token
+	}
 	return nil
 }
 
@@ -213,6 +222,19 @@ func (n *fakeNode) Up(ctx context.Context, token string) error {
 func (n *fakeNode) Ask(ctx context.Context, server, fingerprint string, shown func(status.Asked)) error {
 	print := strings.TrimSuffix(strings.Repeat("AB:", 32), ":")
 	code := status.Asked{Code: "BCDFG-HJKLM", URL: server + "/approve?code=BCDFG-HJKLM", Expires: time.Now().Add(10 * time.Minute)}
+	if server == "" { // to be signed in again
+		code.SignIn, code.URL = true, "https://server.example:8443/approve?code=BCDFG-HJKLM"
+		switch {
+		case strings.Contains(n.token, "away"):
+			return &status.Error{Kind: status.KindUnavailable, Message: "sign in again: cannot reach the server", Hint: "check the address"}
+		case strings.Contains(n.token, "denies"):
+			shown(code)
+			return &status.Error{Kind: status.KindDenied, Message: "the request was denied"}
+		}
+		shown(code)
+		n.signIn = &status.SignIn{Due: n.signIn.Due.AddDate(0, 1, 0)}
+		return nil
+	}
 	switch {
 	case strings.Contains(server, "unknown") && fingerprint == "":
 		shown(status.Asked{Fingerprint: print})

@@ -30,7 +30,11 @@ With --server and no token it prints a code, and waits until somebody who is sig
 in to the server's console has approved it, for 10 minutes at most. The server is
 known by its certificate. One that this machine does not trust is shown by its
 fingerprint, to be compared with what weft-server printed when it started:
-on a terminal you are asked, elsewhere give it with --fingerprint.`,
+on a terminal you are asked, elsewhere give it with --fingerprint.
+
+If the owner of the network has people sign their devices in again from time to time,
+weft status says when that is due. weft up then prints a code in the same way, for the
+person whose device it is.`,
 		Args:              args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -49,6 +53,9 @@ on a terminal you are asked, elsewhere give it with --fingerprint.`,
 				st, err = askToJoin(cmd, server, fingerprint)
 			} else {
 				st, err = client(cmd).Up(cmd.Context(), token)
+			}
+			if err == nil && st.Self.SignIn != nil && st.Self.SignIn.Soon {
+				st, err = signInAgain(cmd, st)
 			}
 			if err != nil {
 				return err

@@ -44,9 +44,24 @@ of the server. If they differ, somebody else answers in its place.
 	return client(cmd).Ask(cmd.Context(), server, unknown, shown)
 }
 
+// signInAgain has the person approve whose device this is. While the device still works, a
+// server that cannot be asked is no reason to fail.
+func signInAgain(cmd *cobra.Command, st status.Status) (status.Status, error) {
+	signed, err := client(cmd).Ask(cmd.Context(), "", "", func(a status.Asked) { printAsked(cmd.ErrOrStderr(), a) })
+	if status.KindOf(err) == status.KindUnavailable && !st.Self.SignIn.Overdue {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft: note: this device has to be signed in again by %s: %v\n", st.Self.SignIn.Due.Local().Format(time.DateTime), err)
+		return st, nil
+	}
+	return signed, err
+}
+
 // printAsked shows a code: where to approve it, and on a terminal the same as a QR code.
 func printAsked(out io.Writer, a status.Asked) {
-	fmt.Fprintf(out, "To let this device in, open\n\n  %s\n\nin a browser where you are signed in, and check that it shows this code:\n\n  %s\n\n", cli.Plain(a.URL), cli.Plain(a.Code))
+	what := "To let this device in"
+	if a.SignIn {
+		what = "To sign this device in again"
+	}
+	fmt.Fprintf(out, "%s, open\n\n  %s\n\nin a browser where you are signed in, and check that it shows this code:\n\n  %s\n\n", what, cli.Plain(a.URL), cli.Plain(a.Code))
 	if cli.IsTerminal(out) {
 		if c, err := qr.Encode(a.URL); err == nil {
 			fmt.Fprintln(out, c.Terminal())

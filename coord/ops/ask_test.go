@@ -25,7 +25,7 @@ func approve(t *testing.T, s *site, a Actor, code string) (store.Node, error) {
 
 func wantState(t *testing.T, d *device, state string) *api.Asked {
 	t.Helper()
-	res, err := d.PollAsk(t.Context())
+	res, err := d.PollAsk(t.Context(), api.Poll{})
 	if err != nil || res.State != state || (res.Join != nil) != (state == api.AskApproved) {
 		t.Fatalf("%+v, %v, want %s", res, err, state)
 	}

@@ -169,7 +169,7 @@ func converse(t *testing.T) (backup []byte, list []exchange) {
 	a := listen("asker", asker)
 	_, err = a.Ask(ctx, asker.ask(t, "asker"))
 	must(err)
-	_, err = a.PollAsk(ctx)
+	_, err = a.PollAsk(ctx, api.Poll{})
 	must(err)
 	must(a.EndAsk(ctx))
 	return backup, list
@@ -332,7 +332,7 @@ func repeat(ctx context.Context, c *client.Client, x exchange) (any, error) {
 	case "POST /v1/ask":
 		return c.Ask(ctx, api.Ask{})
 	case "POST /v1/ask/poll":
-		return c.PollAsk(ctx)
+		return c.PollAsk(ctx, api.Poll{})
 	case "POST /v1/ask/end":
 		return nil, c.EndAsk(ctx)
 	case "POST /v1/renew":

@@ -49,6 +49,7 @@ import (
 //	1  2026-11-29  Peer.Unknown, Presence.Unknown, RelayReport.All
 //	1  2026-11-30  Config.Introductions, Weft-Introductions
 //	1  2026-11-30  POST /v1/ask
+//	1  2026-11-30  Config.Overdue, Config.SignIn, Ask.SignIn, NotOverdue in rules
 const Protocol = 1
 
 // Oldest and Newest bound the versions that this one works with.
@@ -160,6 +161,11 @@ type Config struct {
 
 	// Rules say who may reach this node. Everything else is denied.
 	Rules []Rule `json:"rules"`
+	// Overdue are the nodes whose people have yet to sign them in again, NodeIDs in hex, as
+	// far as they could reach this node: see NotOverdue.
+	Overdue []string `json:"overdue,omitempty"`
+	// SignIn says when this node's person has to sign it in again, nil for never.
+	SignIn *SignIn `json:"sign_in,omitempty"`
 	// Directory says whether this node may reach anybody, so that it should fetch the
 	// directory. Lookup says that the directory is too large to fetch: ask by name
 	// instead.
@@ -176,6 +182,15 @@ type Config struct {
 	// RenewAfter is the share of a certificate's life after which it is
 	// renewed, in percent (66).
 	RenewAfter int `json:"renew_after"`
+}
+
+// SignIn is how long a node may go on until its person signs it in again (ask.go). Times are
+// the server's.
+type SignIn struct {
+	Due    time.Time `json:"due"`
+	Remind time.Time `json:"remind"` // from when on its user is told
+	// Overdue says that the node reaches nothing, as the server has decided.
+	Overdue bool `json:"overdue"`
 }
 
 // Self describes this node.
@@ -205,7 +220,7 @@ type Relay struct {
 // Rule lets the sources in From reach this node at Ports.
 //
 // A selector is "*", "user:NAME" (nodes of that user that carry no tag),
-// "group:NAME" or "tag:NAME"; or AESOnly and one of these.
+// "group:NAME" or "tag:NAME"; or AESOnly, NotOverdue or both in this order, and one of these.
 type Rule struct {
 	From  []string    `json:"from"`
 	Ports []PortRange `json:"ports"`
@@ -215,6 +230,11 @@ type Rule struct {
 // unless their packets are encrypted with AES. Earlier nodes do not know the word, so that
 // there the rule grants nothing at all.
 const AESOnly = "aes:"
+
+// NotOverdue, before a selector of Rule.From, makes the rule grant nothing to those nodes
+// that are in Config.Overdue. Earlier nodes do not know the word, so that there the rule
+// grants nothing at all.
+const NotOverdue = "not-overdue:"
 
 // PortRange is one protocol ("tcp", "udp", "icmp" or "*") with ports First to
 // Last; 0 to 65535 is every port. ICMP has none.

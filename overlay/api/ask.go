@@ -7,13 +7,17 @@ import "time"
 //
 //	GET  /.well-known/weft    -> Pins        the public site, whatever its certificate
 //	POST /v1/ask       Ask    -> Asked       self-signed certificate over the identity key
-//	POST /v1/ask/poll  {}     -> Asked       the same key
+//	POST /v1/ask/poll  Poll   -> Asked       the same key
 //	POST /v1/ask/end   {}     -> 204         the same key: the device no longer waits
 //
 // The device learns from Pins which server CA to expect, and believes it only if the
 // certificate of the site is trusted, or is the one that a person compared; everything
 // after that goes over a link that is pinned to it. Asked repeats both pins on that link.
 // Servers before 2026-11-30 answer 404.
+//
+// A device that has joined asks in the same way to be signed in again (Config.SignIn), with
+// its own certificate or the self-signed one. If that is not due yet, the answer is that it
+// was approved.
 
 // PinsPath is where the public site has Pins, and ApprovePath the page on which people
 // type the code, or find it typed in: ApprovePath?code=CODE.
@@ -36,6 +40,13 @@ type Ask struct {
 	Hostname string `json:"hostname"`
 	OS       string `json:"os"`
 	Software string `json:"software"`
+	// SignIn says that the device has joined, and is to be signed in again by its person.
+	SignIn bool `json:"sign_in,omitempty"`
+}
+
+// Poll asks how a request stands; SignIn is as in Ask.
+type Poll struct {
+	SignIn bool `json:"sign_in,omitempty"`
 }
 
 // Asked is how a request stands.

@@ -26,6 +26,7 @@ type Facts struct {
 	Self *cert.Node
 	// Reports says that it tells the server who introduces themselves to it.
 	Reports bool
+	SignIn  *SignIn // nil: its person never has to sign it in again
 	// Up means that the node is not down; otherwise the fields below do not count.
 	Up            bool
 	Online        bool   // connected to its relay
@@ -88,7 +89,10 @@ func Of(f Facts) Status {
 	st.Self = SelfStatus{
 		ID: f.Self.ID.String(), Name: f.Self.Name, FQDN: f.Self.FQDN,
 		IPv4: f.Self.IPv4.String(), IPv6: f.Self.IPv6.String(), CertificateExpires: utc(f.Self.NotAfter),
-		ReportsIntroductions: f.Reports,
+		ReportsIntroductions: f.Reports, SignIn: f.SignIn,
+	}
+	if h, ok := signInHealth(f.SignIn); ok {
+		st.Health = append(st.Health, h)
 	}
 	if !f.Up {
 		return st
@@ -213,6 +217,18 @@ func LateRenewal(self *cert.Node, now time.Time) string {
 		return "this device's certificate ended " + age.Of(-left) + " ago: other devices refuse it until it is renewed, which happens once the server answers"
 	}
 	return "this device's certificate ends in " + age.Of(left) + " and could not be renewed: check the connection to the server"
+}
+
+// signInHealth returns a warning of a node that has to be signed in again soon, or had to be.
+func signInHealth(s *SignIn) (h Health, ok bool) {
+	if s == nil || !s.Soon {
+		return h, false
+	}
+	by := s.Due.UTC().Format("2 January 2006 15:04 MST")
+	if s.Overdue {
+		return Health{Code: CodeSignInOverdue, Message: "this device had to be signed in again by " + by + ", and reaches nothing until that is done: weft up"}, true
+	}
+	return Health{Code: CodeSignIn, Message: "this device has to be signed in again by " + by + ": weft up"}, true
 }
 
 // utc returns a time in the form of the contract: in UTC, or null.

@@ -92,6 +92,16 @@ func TestStatusOfTheNode(t *testing.T) {
 		{"ended", func(f *Facts) { f.WeftNow = f.Self.NotAfter.Add(90 * time.Minute) }, func(st *Status) bool {
 			return len(st.Health) == 1 && strings.Contains(st.Health[0].Message, "ended 90 min ago:")
 		}},
+		{"never signed in again", func(f *Facts) { f.SignIn = nil }, func(st *Status) bool { return st.Self.SignIn == nil && len(st.Health) == 0 }},
+		{"signed in again later", func(f *Facts) { f.SignIn = &SignIn{Due: f.Now.Add(20 * 24 * time.Hour)} }, func(st *Status) bool { return st.Self.SignIn != nil && len(st.Health) == 0 }},
+		{"signed in again soon", func(f *Facts) { f.SignIn = &SignIn{Due: f.Now.Add(24 * time.Hour), Soon: true} }, func(st *Status) bool {
+			return len(st.Health) == 1 && st.Health[0] == Health{Code: CodeSignIn, Message: "this device has to be signed in again by 30 November 2026 11:00 UTC: weft up"}
+		}},
+		{"overdue, and down", func(f *Facts) {
+			f.SignIn, f.Up, f.State = &SignIn{Due: f.Now, Soon: true, Overdue: true}, false, StateDown
+		}, func(st *Status) bool {
+			return len(st.Health) == 1 && st.Health[0].Code == CodeSignInOverdue && strings.Contains(st.Health[0].Message, "reaches nothing until that is done: weft up")
+		}},
 		{"the clock is a little off", func(f *Facts) { f.Skew = -5 * time.Minute }, func(st *Status) bool { return len(st.Health) == 0 }},
 		{"the clock is off", func(f *Facts) { f.Skew = -50 * time.Hour }, func(st *Status) bool {
 			return len(st.Health) == 1 && st.Health[0].Code == CodeClock && strings.Contains(st.Health[0].Message, "off by 2 days;")

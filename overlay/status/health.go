@@ -45,6 +45,8 @@ const (
 	CodeConfig            Code = "config"              // the same of the configuration
 	CodeDirectory         Code = "directory"           // the same of the list of devices
 	CodeCertificate       Code = "certificate"         // it ends soon, or has ended, and was not renewed
+	CodeSignIn            Code = "sign-in"             // its person has to sign this device in again soon
+	CodeSignInOverdue     Code = "sign-in-overdue"     // that was not done: this device reaches nothing
 	CodeRoutes            Code = "routes"              // routes to the network cannot be set
 	CodeStateDirectory    Code = "state-directory"     // the state cannot be written to disk
 
@@ -112,6 +114,8 @@ var meanings = map[Code]Meaning{
 	CodeConfig:            {OfNetwork: true, Cure: tellOwner},
 	CodeDirectory:         {OfNetwork: true, Cure: tellOwner},
 	CodeCertificate:       {OfNetwork: true, Explained: true},
+	CodeSignIn:            {OfNetwork: true},
+	CodeSignInOverdue:     {OfNetwork: true, Broken: true},
 	CodeRoutes:            {OfNetwork: true, Cure: "ip route; remove what overlaps with the overlay's addresses"},
 	CodeStateDirectory:    {OfNetwork: true, Cure: "df and ls -ld on the state directory; make room or give it to weft's user"},
 

@@ -25,8 +25,10 @@ func TestRecordedStatus(t *testing.T) {
 			Relay: "server", Endpoint: "198.51.100.4:41641", RTTms: &ms, RxBytes: 1, TxBytes: 2, LastHandshake: &at, LastSeen: &at, KeyExchange: "X25519MLKEM768", Suite: "aes", KeysSince: &at, KeysPackets: &packets}},
 		Health: []Health{{Code: "server-offline", Message: "the server does not answer"}},
 	}
+	signIn := full
+	signIn.Self.SignIn = &SignIn{Due: at, Soon: true, Overdue: true}
 	empty := Status{Schema: Schema, State: StateUnjoined, Peers: []PeerStatus{{}}, Health: []Health{}}
-	for name, st := range map[string]Status{"status-1": full, "status-1-empty": empty} {
+	for name, st := range map[string]Status{"status-1": full, "status-1-empty": empty, "status-1-sign-in": signIn} {
 		doc, err := json.Marshal(st)
 		if err != nil {
 			t.Fatal(err)

@@ -66,6 +66,15 @@ type SelfStatus struct {
 	// ReportsIntroductions says that the network's owner has this node tell the server
 	// who introduces themselves to it, and when.
 	ReportsIntroductions bool `json:"reports_introductions"`
+	// SignIn is when this node's person has to sign it in again; null for never.
+	SignIn *SignIn `json:"sign_in"`
+}
+
+// SignIn is when a node's person has to sign it in again, by the server's clock.
+type SignIn struct {
+	Due     time.Time `json:"due"`
+	Soon    bool      `json:"soon"`    // weft up asks for it
+	Overdue bool      `json:"overdue"` // the node reaches nothing until then
 }
 
 // PathKind is how packets reach a peer right now.

@@ -54,12 +54,31 @@ func (n *Network) Ask(hostname, from string) (code string, state func() string) 
 		n.t.Fatal(err)
 	}
 	return res.Code, func() string {
-		res, err := c.PollAsk(context.Background())
+		res, err := c.PollAsk(context.Background(), api.Poll{})
 		if err != nil {
 			n.t.Fatal(err)
 		}
 		return res.State
 	}
+}
+
+// AskSignIn has a device ask to be signed in again, as "weft up" does, and returns its code.
+func (d *Device) AskSignIn() (code string) {
+	d.n.t.Helper()
+	leaf, err := x509.ParseCertificate(d.shown.Certificate[0])
+	if err != nil {
+		d.n.t.Fatal(err)
+	}
+	csr, err := cert.NewCSR(d.shown.PrivateKey.(*ecdsa.PrivateKey))
+	if err != nil {
+		d.n.t.Fatal(err)
+	}
+	c := client.New(&direct{d.n.API(), leaf, "127.0.0.1:1234"}, nil)
+	res, err := c.Ask(context.Background(), api.Ask{Protocol: api.Protocol, CSR: csr, Hostname: d.Name, OS: "linux/amd64", Software: "0.1.0", SignIn: true})
+	if err != nil {
+		d.n.t.Fatal(err)
+	}
+	return res.Code
 }
 
 // newcomer is a device that has yet to join, at an address.

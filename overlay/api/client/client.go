@@ -79,8 +79,8 @@ func (c *Client) Ask(ctx context.Context, req api.Ask) (*api.Asked, error) {
 }
 
 // PollAsk asks how this key's request stands.
-func (c *Client) PollAsk(ctx context.Context) (*api.Asked, error) {
-	return c.asked(ctx, "/v1/ask/poll", struct{}{})
+func (c *Client) PollAsk(ctx context.Context, req api.Poll) (*api.Asked, error) {
+	return c.asked(ctx, "/v1/ask/poll", req)
 }
 
 func (c *Client) asked(ctx context.Context, path string, req any) (*api.Asked, error) {

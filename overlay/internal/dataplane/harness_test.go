@@ -14,7 +14,7 @@ import (
 
 var udpPacket, ipPacket, number, waitFor = hosttest.UDP, hosttest.IP, hosttest.Number, hosttest.WaitFor
 
-var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, false)
+var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, filter.Terms{})
 
 // kind says which of a node's two planes a pair uses. Both carry packets unencrypted,
 // after a header with the kind. One plane calls Read, the other is a Carrier.

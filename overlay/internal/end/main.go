@@ -136,7 +136,7 @@ func run(name, peerAddr, dir, kernel string, subnet, mtu, limit, forward int, su
 	rules := []api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}
 	err = plane.SetPeer(dataplane.Peer{
 		ID: id, Key: theirs, Claim: dataplane.Claimed, Secret: [32]byte{1}, IPs: []netip.Addr{other}, Endpoint: ep,
-		Filter: filter.NewPeer([]netip.Addr{self}, []netip.Addr{other}, filter.Compile(rules, &cert.Node{}, false)), Initiate: name == "b",
+		Filter: filter.NewPeer([]netip.Addr{self}, []netip.Addr{other}, filter.Compile(rules, &cert.Node{}, filter.Terms{})), Initiate: name == "b",
 	})
 	if err != nil {
 		return err

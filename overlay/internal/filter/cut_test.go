@@ -14,7 +14,7 @@ import (
 // filter lost who had begun a flow, and the next packet of ours turned the peer's packets
 // into answers.
 
-func compiled(rules ...api.Rule) *Ports { return Compile(rules, &cert.Node{}, false) }
+func compiled(rules ...api.Rule) *Ports { return Compile(rules, &cert.Node{}, Terms{}) }
 
 func wantVerdict(t *testing.T, p *Peer, what string, pkt []byte, now int64, want Verdict) {
 	t.Helper()

@@ -23,7 +23,7 @@ var (
 const sec = int64(time.Second)
 
 func newPeer(rules ...api.Rule) *Peer {
-	return NewPeer([]netip.Addr{us4, us6}, []netip.Addr{them4, them6}, Compile(rules, &cert.Node{}, false))
+	return NewPeer([]netip.Addr{us4, us6}, []netip.Addr{them4, them6}, Compile(rules, &cert.Node{}, Terms{}))
 }
 
 func open(proto string, first, last uint16) api.Rule {
@@ -250,7 +250,7 @@ func TestSpoofedAddresses(t *testing.T) {
 			t.Errorf("to %s: %v, want bad-destination", dst, got)
 		}
 	}
-	same := NewPeer([]netip.Addr{us4}, []netip.Addr{us4}, Compile([]api.Rule{open("*", 0, 65535)}, &cert.Node{}, false))
+	same := NewPeer([]netip.Addr{us4}, []netip.Addr{us4}, Compile([]api.Rule{open("*", 0, 65535)}, &cert.Node{}, Terms{}))
 	if got := same.CheckIn(ip(us4, us4, protoUDP, udp(1, 2)), 0); got != BadSource {
 		t.Errorf("peer with our own address: %v", got)
 	}
@@ -308,7 +308,7 @@ func TestRepliesByState(t *testing.T) {
 // A flow of the peer ends with its permission, whatever we have sent; a flow of ours
 // continues.
 func TestPolicyChangeCutsLiveFlows(t *testing.T) {
-	ssh := Compile([]api.Rule{open("tcp", 22, 22), open("udp", 53, 53)}, &cert.Node{}, false)
+	ssh := Compile([]api.Rule{open("tcp", 22, 22), open("udp", 53, 53)}, &cert.Node{}, Terms{})
 	p := newPeer()
 	p.SetPorts(ssh)
 	check := func(what string, pkt []byte, want Verdict) {
@@ -335,7 +335,7 @@ func TestPolicyChangeCutsLiveFlows(t *testing.T) {
 	check("web", ourWeb, Reply)
 	check("error about dns", dnsError, Reply)
 
-	p.SetPorts(Compile(nil, &cert.Node{}, false))
+	p.SetPorts(Compile(nil, &cert.Node{}, Terms{}))
 	reply()
 	check("ssh after deny", theirSSH, Denied)
 	check("dns after deny", theirDNS, Denied)
@@ -450,7 +450,7 @@ func TestCompileSources(t *testing.T) {
 		{"alice", alice, false}, {"", alice, false}, {"host:alice", alice, false}, {"**", alice, false},
 	} {
 		rule := api.Rule{From: []string{"user:nobody", tc.from}, Ports: []api.PortRange{{Proto: "tcp", First: 1, Last: 2}}}
-		if got := Compile([]api.Rule{rule}, &cert.Node{Attributes: tc.a}, false).Any(); got != tc.want {
+		if got := Compile([]api.Rule{rule}, &cert.Node{Attributes: tc.a}, Terms{}).Any(); got != tc.want {
 			t.Errorf("%q selects %+v: %v, want %v", tc.from, tc.a, got, tc.want)
 		}
 	}
@@ -460,12 +460,29 @@ func TestCompileSources(t *testing.T) {
 		with, not bool // AES
 	}{{"aes:*", true, false}, {"aes:tag:sensor", true, false}, {"aes:tag:other", false, false}, {"aes:user:alice", false, false}, {"aes:", false, false}, {"aes:aes:*", false, false}} {
 		rules := []api.Rule{{From: []string{tc.from}, Ports: []api.PortRange{{Proto: "tcp", First: 1, Last: 2}}}}
-		with, not := Compile(rules, &cert.Node{Attributes: sensor}, true).Any(), Compile(rules, &cert.Node{Attributes: sensor}, false).Any()
+		with, not := Compile(rules, &cert.Node{Attributes: sensor}, Terms{AES: true}).Any(), Compile(rules, &cert.Node{Attributes: sensor}, Terms{}).Any()
 		if with != tc.with || not != tc.not {
 			t.Errorf("%q: with AES %v, without %v", tc.from, with, not)
 		}
 	}
-	if (*Ports)(nil).Any() || Compile(nil, &cert.Node{}, false).Any() {
+	// After api.NotOverdue it takes that the node is not.
+	for _, tc := range []struct {
+		from              string
+		a                 cert.Attributes
+		aes, not, overdue bool // lets in one that is not overdue, one that is
+	}{
+		{"not-overdue:user:alice", alice, false, true, false}, {"not-overdue:user:bob", alice, false, false, false}, {"not-overdue:user:alice", sensor, false, false, false},
+		{"aes:not-overdue:user:alice", alice, true, true, false}, {"aes:not-overdue:user:alice", alice, false, false, false},
+		{"not-overdue:aes:user:alice", alice, true, false, false}, {"not-overdue:", alice, false, false, false}, {"not-overdue:not-overdue:user:alice", alice, false, false, false},
+		{"user:alice", alice, false, true, true}, {"tag:sensor", sensor, false, true, true},
+	} {
+		rules := []api.Rule{{From: []string{tc.from}, Ports: []api.PortRange{{Proto: "tcp", First: 1, Last: 2}}}}
+		not, overdue := Compile(rules, &cert.Node{Attributes: tc.a}, Terms{AES: tc.aes}).Any(), Compile(rules, &cert.Node{Attributes: tc.a}, Terms{AES: tc.aes, Overdue: true}).Any()
+		if not != tc.not || overdue != tc.overdue {
+			t.Errorf("%q: %v, overdue %v", tc.from, not, overdue)
+		}
+	}
+	if (*Ports)(nil).Any() || Compile(nil, &cert.Node{}, Terms{}).Any() {
 		t.Error("nil Ports are not empty")
 	}
 }
@@ -484,7 +501,7 @@ func TestPortsAreTheUnion(t *testing.T) {
 				want[p] = true
 			}
 		}
-		ports := Compile(rules, &cert.Node{}, false)
+		ports := Compile(rules, &cert.Node{}, Terms{})
 		for p := range want {
 			if got := ports.allows(protoTCP, uint16(p)); got != want[p] {
 				t.Fatalf("port %d under %v: %v", p, rules, got)

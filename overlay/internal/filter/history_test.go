@@ -88,7 +88,7 @@ func (h *history) policy() {
 			open("tcp", p, p), open("udp", p, p), open("tcp", 32768, 65535), open("udp", 16000, 65535), open("icmp", 0, 0), open("*", 0, 65535), open("*", p, p),
 		}))
 	}
-	h.ports = Compile(rules, &cert.Node{}, false)
+	h.ports = Compile(rules, &cert.Node{}, Terms{})
 	for _, p := range h.ports.udp {
 		if p.first == p.last {
 			h.narrow[p.first] = true

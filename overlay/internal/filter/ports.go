@@ -22,15 +22,21 @@ type span struct{ first, last uint16 }
 
 func (s span) has(port uint16) bool { return s.first <= port && port <= s.last }
 
+// Terms are what rules ask of a peer beside its certificate.
+type Terms struct {
+	AES     bool // packets between both nodes are encrypted with AES
+	Overdue bool // it has to be signed in again
+}
+
 // Compile returns what rules open to the node of a certificate. The sources of a rule are
 // "*", "user:NAME" and "group:NAME" (nodes that act as that user or as a member of that
 // group, so not those with tags) and "tag:NAME"; each after api.AESOnly if it grants
-// nothing without AES, as aes says that there is between both nodes. Unknown sources,
-// protocols and ranges grant nothing.
-func Compile(rules []api.Rule, peer *cert.Node, aes bool) *Ports {
+// nothing without AES, and after api.NotOverdue if it grants nothing to an overdue node.
+// Unknown sources, protocols and ranges grant nothing.
+func Compile(rules []api.Rule, peer *cert.Node, is Terms) *Ports {
 	p := &Ports{}
 	for _, rule := range rules {
-		if !slices.ContainsFunc(rule.From, func(sel string) bool { return selects(sel, peer, aes) }) {
+		if !slices.ContainsFunc(rule.From, func(sel string) bool { return selects(sel, peer, is) }) {
 			continue
 		}
 		for _, r := range rule.Ports {
@@ -41,9 +47,12 @@ func Compile(rules []api.Rule, peer *cert.Node, aes bool) *Ports {
 	return p
 }
 
-func selects(selector string, peer *cert.Node, aes bool) bool {
-	if aes {
+func selects(selector string, peer *cert.Node, is Terms) bool {
+	if is.AES {
 		selector = strings.TrimPrefix(selector, api.AESOnly)
+	}
+	if !is.Overdue {
+		selector = strings.TrimPrefix(selector, api.NotOverdue)
 	}
 	if selector == "*" {
 		return true

@@ -37,7 +37,7 @@ func addrsOfPeer(i int) []netip.Addr {
 }
 
 func openPorts(proto string, first, last uint16) *filter.Ports {
-	return filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: proto, First: first, Last: last}}}}, &cert.Node{}, false)
+	return filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: proto, First: first, Last: last}}}}, &cert.Node{}, filter.Terms{})
 }
 
 // segment is a TCP packet without data.

@@ -44,7 +44,7 @@ func (c *Follower) TakeConfig(config *api.Config) error {
 	}
 	if !c.update(func(id *network.Identity, s *network.Network) {
 		id.URLs, id.NetworkCAs = network.MergeURLs(fresh.Config.ServerURLs, id.URLs), config.NetworkCAs
-		s.Config, s.Roots, s.ServerRoots = fresh.Config, fresh.Roots, fresh.ServerRoots
+		s.Config, s.Overdue, s.Roots, s.ServerRoots = fresh.Config, fresh.Overdue, fresh.Roots, fresh.ServerRoots
 	}) {
 		return net.ErrClosed
 	}

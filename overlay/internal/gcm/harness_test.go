@@ -17,7 +17,7 @@ import (
 
 var number, waitFor = hosttest.Number, hosttest.WaitFor
 
-var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, false)
+var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, filter.Terms{})
 
 // wire is a relay that carries datagrams at once and in order.
 type wire struct {

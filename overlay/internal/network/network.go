@@ -28,7 +28,8 @@ type Network struct {
 	Config      *api.Config
 	Roots       *cert.NetworkRoots
 	ServerRoots *cert.ServerRoots
-	CRL         *cert.CRL // nil: there is none, so nothing is revoked
+	CRL         *cert.CRL            // nil: there is none, so nothing is revoked
+	Overdue     map[cert.NodeID]bool // Config.Overdue
 }
 
 // New checks everything in the config and in id's certificate that concerns trust, and
@@ -66,6 +67,16 @@ func New(id *Identity, config *api.Config, crl []byte) (*Network, error) {
 	}
 	if err := checkPrefixes(&usable, self); err != nil {
 		return nil, err
+	}
+	for _, word := range config.Overdue {
+		id, err := cert.ParseNodeID(word)
+		if err != nil {
+			return nil, fmt.Errorf("overdue: %w", err)
+		}
+		if n.Overdue == nil {
+			n.Overdue = make(map[cert.NodeID]bool, len(config.Overdue))
+		}
+		n.Overdue[id] = true
 	}
 	n.Config = &usable
 	return n, nil

@@ -7,7 +7,6 @@ import (
 
 	"weft/overlay/cert"
 	"weft/overlay/internal/dataplane"
-	"weft/overlay/internal/filter"
 	"weft/overlay/internal/intro"
 )
 
@@ -24,7 +23,7 @@ func (t *Table) knows(id cert.NodeID) bool {
 	}
 	snap, ok := t.cfg.Held.Get()
 	k := t.cfg.Directory.Peek(id)
-	return ok && k != nil && filter.Compile(snap.Config.Rules, k.Node, true).Any()
+	return ok && k != nil && t.opens(snap, k.Node, intro.SuiteAES).Any()
 }
 
 // accept is called by package intro for each introduction by another node.
@@ -53,6 +52,10 @@ func (t *Table) accept(s *intro.Session) *intro.Deny {
 		if !known && !t.opens(snap, s.Peer, s.Suite).Any() {
 			if t.opens(snap, s.Peer, intro.SuiteAES).Any() {
 				deny = &intro.Deny{Reason: intro.DenySuite, Text: fmt.Sprintf("policy demands AES from %s to %s, and one of them cannot use it", s.Peer.Name, snap.Self.Name)}
+				return nil
+			}
+			if snap.Overdue[s.Peer.ID] {
+				deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("%s has to be signed in again: run weft up there", s.Peer.Name)}
 				return nil
 			}
 			deny = &intro.Deny{Reason: intro.DenyPolicy, Text: fmt.Sprintf("nothing on %s is open to %s", snap.Self.Name, s.Peer.Name)}

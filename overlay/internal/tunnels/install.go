@@ -77,7 +77,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 
 // opens returns what policy opens to a node that has a tunnel of a suite.
 func (t *Table) opens(snap *network.Network, node *cert.Node, suite intro.Suite) *filter.Ports {
-	return filter.Compile(snap.Config.Rules, node, suite == intro.SuiteAES)
+	return filter.Compile(snap.Config.Rules, node, filter.Terms{AES: suite == intro.SuiteAES, Overdue: snap.Overdue[node.ID]})
 }
 
 // result returns the result of an introduction, for the plane.

@@ -154,7 +154,7 @@ func newNodeOf(t testing.TB, w *wire, i byte, alter func(*Config), wrap ...func(
 	return n
 }
 
-var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, false)
+var everything = filter.Compile([]api.Rule{{From: []string{"*"}, Ports: []api.PortRange{{Proto: "*", First: 0, Last: 65535}}}}, &cert.Node{}, filter.Terms{})
 
 // peerOf returns m as a peer of n.
 func (n *node) peerOf(m *node, psk byte, initiate bool) dataplane.Peer {
