@@ -83,10 +83,26 @@ func state(d ops.Device) string {
 	case d.LastSeen != nil:
 		s = "last seen " + when(d.LastSeen)
 	}
+	if d.SignIn != nil && d.SignIn.Soon {
+		s += ", " + deviceSignIn(d)
+	}
 	if !d.KnowsURLs {
 		s += ", not told the server's addresses"
 	}
 	return s
+}
+
+// deviceSignIn says when a device has to be signed in again.
+func deviceSignIn(d ops.Device) string {
+	switch {
+	case d.SignIn == nil:
+		return "never"
+	case d.SignIn.Overdue:
+		return "sign-in overdue since " + when(&d.SignIn.Due) + ": on the device, weft up"
+	case d.SignIn.Soon:
+		return "sign in again by " + when(&d.SignIn.Due) + ": on the device, weft up"
+	}
+	return "again by " + when(&d.SignIn.Due)
 }
 
 func devicesShowCmd() *cobra.Command {
@@ -127,7 +143,7 @@ func showDevice(cmd *cobra.Command, d ops.Device) error {
 	}
 	rows := [][]string{
 		{"name", name}, {"id", d.ID.String()}, {"ipv4", d.IPv4.String()}, {"ipv6", d.IPv6.String()}, {"state", state(d)}, {"user", d.User}, {"kind", kind},
-		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Software}, {"joined", when(&d.Created)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.KeyID},
+		{"hostname", d.Hostname}, {"os", d.OS}, {"version", d.Software}, {"joined", when(&d.Created)}, {"certificate", "until " + when(&d.Expires)}, {"key", d.KeyID}, {"sign-in", deviceSignIn(d)},
 		{"wildcard", map[bool]string{true: "on", false: "off"}[d.Wildcard]}, {"lan names", d.LANNames.String()},
 	}
 	for _, a := range d.Aliases {

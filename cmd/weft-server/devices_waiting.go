@@ -61,6 +61,9 @@ shown the device first, and asked.`,
 					return err
 				}
 				out := cmd.ErrOrStderr()
+				if r.SignIn {
+					return fmt.Errorf("%s asks to be signed in again: only the person whose device it is can do that, in the console", r.Name)
+				}
 				fmt.Fprintf(out, "%s, %s, asked from %s %s; it will be named %s\n", cli.Dash(cli.Plain(r.Hostname)), cli.Dash(cli.Plain(r.OS)), cli.Dash(r.From), when(&r.At), r.Name)
 				if !yes {
 					if err := confirm(cmd, "Do you see this code on that device, and did you start this just now?"); err != nil {

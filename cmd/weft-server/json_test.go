@@ -132,7 +132,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"oidc approve", "", elsewhere}, // coord/webapi: nobody waits here
 		{"oidc deny", "", elsewhere},
 		{"sign-in show", "", "sign-in/1"},
-		{"sign-in set", "--second-factor off", "sign-in/1"},
+		{"sign-in set", "--second-factor off --device-days 30", "sign-in/1"},
 		{"users edit", "alice --role auditor", "user/1"},
 		{"groups create", "family", "group/1"},
 		{"groups add", "family alice", "group/1"},

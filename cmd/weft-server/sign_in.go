@@ -13,12 +13,17 @@ import (
 )
 
 func signInCmd() *cobra.Command {
-	cmd := group("sign-in", "Show and set what is demanded of who signs in to the console", signInShowCmd(), signInSetCmd())
-	cmd.Long = `Shows and sets what is demanded of who signs in to the console.
+	cmd := group("sign-in", "Show and set what is demanded of who signs in to the console, and of people's devices", signInShowCmd(), signInSetCmd())
+	cmd.Long = `Shows and sets what is demanded of who signs in to the console, and of people's devices.
 
   weft-server sign-in show
   weft-server sign-in set --second-factor on    operators, admins and owners need a
-                                                passkey, or codes beside the password`
+                                                passkey, or codes beside the password
+  weft-server sign-in set --device-days 30      people sign their devices without tags in
+                                                again every 30 days, with weft up there, or
+                                                these reach nothing; 0: never
+
+Who sets a shorter time gives everybody the whole of it from now on.`
 	return cmd
 }
 
@@ -28,15 +33,28 @@ func signInShowCmd() *cobra.Command {
 
 func signInSetCmd() *cobra.Command {
 	var factor string
-	cmd := signInVerb("set --second-factor on|off", "Set what is demanded", func() error {
-		if factor != "on" && factor != "off" {
-			return usagef("say what to set: --second-factor on or off")
+	var days int
+	const unset = -1
+	cmd := signInVerb("set", "Set what is demanded", func() error {
+		switch {
+		case factor != "on" && factor != "off" && factor != "":
+			return usagef("--second-factor: want on or off")
+		case factor == "" && days == unset:
+			return usagef("say what to set: --second-factor on or off, or --device-days")
 		}
 		return nil
 	}, func(ctx context.Context, c *client.Client) (webapi.SignIn, error) {
-		on := factor == "on"
-		return c.SetSignIn(ctx, ops.SetSignIn{Demanded: &on})
+		var set ops.SetSignIn
+		if on := factor == "on"; factor != "" {
+			set.Demanded = &on
+		}
+		if days != unset {
+			set.DeviceDays = &days
+		}
+		return c.SetSignIn(ctx, set)
 	})
+	cmd.Flags().IntVar(&days, "device-days", unset, "after how many days, 1 to 365, a person has to sign a device without tags in again; 0: never")
+	cmd.Flags().SetAnnotation("device-days", noEnv, nil)
 	cmd.Flags().StringVar(&factor, "second-factor", "", "on: operators, admins and owners need a passkey, or codes beside the password; off")
 	cmd.Flags().SetAnnotation("second-factor", noEnv, nil)
 	return cmd
@@ -66,7 +84,11 @@ func signInVerb(use, short string, check func() error, do func(context.Context, 
 				if s.Demanded {
 					text = "demanded of operators, admins and owners"
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "passkey, or codes beside the password: %s\n", text)
+				days := "never"
+				if s.DeviceDays > 0 {
+					days = fmt.Sprintf("every %d days", s.DeviceDays)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "passkey, or codes beside the password: %s\npeople sign their devices in again: %s\n", text, days)
 				return err
 			})
 		},

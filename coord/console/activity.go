@@ -39,6 +39,7 @@ type actView struct {
 // actWords describe operations. One that is not here is shown by its name.
 var actWords = map[string]string{
 	"device.join": "Joined", "device.renew": "Renewed its certificate", "device.leave": "Left", "device.rename": "Renamed", "device.replace": "Replaced",
+	"device.sign_in": "Signed it in again", "device.overdue": "Not signed in again in time",
 	"device.assign": "Gave it other tags or another owner",
 	"device.delete": "Deleted", "device.dns": "Changed its DNS settings", "key.create": "Made a key", "key.revoke": "Revoked a key",
 	"request.ask": "Asked to join", "request.approve": "Let a device in", "request.deny": "Refused a device",

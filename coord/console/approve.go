@@ -30,12 +30,13 @@ type requestView struct {
 	ID, Hostname, OS, Version string
 	From                      string
 	Name                      string
+	SignIn                    bool // it has joined, and is to be signed in again
 	Asked, Expires            stamp
 }
 
 func (c *Console) requestView(r ops.Request) requestView {
 	return requestView{
-		ID: clean(r.ID), Hostname: clean(r.Hostname), OS: clean(r.OS), Version: clean(r.Version), From: clean(r.From), Name: clean(r.Name),
+		ID: clean(r.ID), Hostname: clean(r.Hostname), OS: clean(r.OS), Version: clean(r.Version), From: clean(r.From), Name: clean(r.Name), SignIn: r.SignIn,
 		Asked: c.stamp(r.At), Expires: c.stamp(r.Expires),
 	}
 }
@@ -49,6 +50,11 @@ func (c *Console) approveForm(v *visit, status int, typed string, view approveVi
 	view.Owner, view.MayTag = clean(v.actor.User), v.actor.Role != ops.RoleMember
 	if typed = strings.TrimSpace(cut(typed, 64)); typed != "" {
 		r, err := c.ops.Request(v.ctx(), v.actor, typed)
+		if err == nil && r.SignIn {
+			if err := c.ops.CheckFresh(v.actor, ops.SignInDevice{}); err != nil {
+				return err
+			}
+		}
 		switch {
 		case err == nil && r.State != "waiting":
 			view.Problem, status = "Somebody has decided about this device already. It can ask again.", http.StatusConflict
@@ -82,6 +88,8 @@ func approveProblem(err error) (string, int) {
 	switch {
 	case errors.Is(err, ops.ErrNotFound):
 		return "No device shows this code now. A code is good for 10 minutes: compare it with the device, or run weft up there again.", http.StatusNotFound
+	case errors.Is(err, ops.ErrNotYours):
+		return "This code is of a device of somebody else. Only they can sign it in.", http.StatusForbidden
 	case errors.Is(err, ops.ErrTooOften):
 		return "Too many wrong codes. Try again in a few minutes.", http.StatusTooManyRequests
 	case errors.Is(err, ops.ErrInvalid):
@@ -120,6 +128,13 @@ func (c *Console) approve(v *visit) error {
 			view.Problem = "A tag has up to 32 letters, digits and hyphens."
 			return c.approveForm(v, http.StatusUnprocessableEntity, code, view)
 		}
+	}
+	if f.Get("again") == "1" {
+		d, err := ops.Do(v.ctx(), c.ops, v.actor, ops.SignInDevice{Code: cut(code, 64)})
+		if err != nil {
+			return c.undecided(v, err)
+		}
+		return v.redirect("/devices/" + d.ID.String() + "?done=signed")
 	}
 	d, err := ops.Do(v.ctx(), c.ops, v.actor, ops.ApproveRequest{Code: cut(code, 64), UserID: v.actor.UserID, Tags: tags})
 	if err != nil {

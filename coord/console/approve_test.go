@@ -1,10 +1,12 @@
 package console_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"weft/coord/console/consoletest"
 	"weft/coord/ops"
 )
 
@@ -59,6 +61,63 @@ func TestApproveInTheConsole(t *testing.T) {
 	if d, err := s.net.FindDevice(t.Context(), "camera"); err != nil || len(d.Tags) != 1 || d.Tags[0] != "camera" {
 		t.Errorf("%+v, %v", d, err)
 	}
+}
+
+// A device that has to be signed in again says so on its page and in the list. Its owner
+// signs in once more, sees that it is a device of theirs already, and approves; nobody else
+// can.
+func TestSignDeviceInAgain(t *testing.T) {
+	s := newSite(t)
+	laptop := s.net.Add("notebook", "linux/amd64")
+	days := 10
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.SetSignIn{DeviceDays: &days}); err != nil {
+		t.Fatal(err)
+	}
+	owner := s.browser().enter()
+	page := "/devices/" + laptop.ID.String()
+	owner.get(page).want(t, 200, "<dt>Sign-in</dt><dd>again by ")
+	if a := owner.get("/devices").want(t, 200, "notebook"); strings.Contains(a.body, "signed in again") {
+		t.Error("it is not due yet")
+	}
+	s.advance(8*24*time.Hour + time.Hour)
+	owner = s.browser().signIn()
+	owner.get(page).want(t, 200, "again by ", "On the device: <code>weft up</code>")
+	owner.get("/devices").want(t, 200, "has to be signed in again by")
+	s.advance(10 * time.Minute)
+	code := laptop.AskSignIn()
+	if to := owner.get("/approve?code="+code).want(t, 303).Header.Get("Location"); !strings.HasPrefix(to, "/sign-in/again?next=%2Fapprove%3Fcode%3D"+code) {
+		t.Error(to)
+	}
+	owner.post("/approve", "code", code, "again", "1", "sure", "1").want(t, 303)
+	if !s.due(laptop) {
+		t.Error("signed in without another sign-in of its owner")
+	}
+	owner = s.browser().signIn()
+	shown := owner.get("/approve?code="+code).want(t, 200, code, "your device <bdi>notebook</bdi>", "its name, address and keys stay", "127.0.0.1", `name="again"`, "Sign it in again", "Did somebody send you this code or this page?")
+	if strings.Contains(shown.body, `name="tags"`) || strings.Contains(shown.body, "Its name will be") {
+		t.Errorf("%s", shown.body)
+	}
+	s.net.Member("alice")
+	alice := s.browser().enterAs("alice")
+	alice.get("/approve?code="+code).want(t, 403, "a device of somebody else")
+	alice.post("/approve", "code", code, "again", "1", "sure", "1").want(t, 403, "a device of somebody else")
+	owner.post("/approve", "code", code, "again", "1").want(t, 422, "Nothing was approved")
+	a := owner.post("/approve", "code", code, "again", "1", "sure", "1").want(t, 303)
+	owner.get(a.Header.Get("Location")).want(t, 200, "Signed in. The device reaches what it did", "notebook")
+	owner.get("/activity").want(t, 200, "Signed it in again")
+	if s.due(laptop) {
+		t.Error("it is due again at once")
+	}
+}
+
+// due reports whether a device has to be signed in again.
+func (s *site) due(d *consoletest.Device) bool {
+	s.t.Helper()
+	v, err := s.net.Device(context.Background(), ops.Root(), d.ID.String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return v.SignIn != nil && v.SignIn.Soon
 }
 
 // Guesses are few; what a stranger calls itself is text; a form of another site approves

@@ -36,6 +36,13 @@ type deviceView struct {
 	Wildcard   bool
 	LANNames   string
 	Unaware    bool // of an address of the server
+	SignIn     *againView
+}
+
+// againView is when the owner has to sign a device in again.
+type againView struct {
+	Due           stamp
+	Soon, Overdue bool
 }
 
 // silentAfter is the silence of a device from which on the pages say how long it was.
@@ -78,6 +85,9 @@ func (c *Console) deviceView(d ops.Device) deviceView {
 	}
 	if silent := c.now().Sub(seen); d.Online && !seen.IsZero() && silent >= silentAfter {
 		view.Heard = age.Ago(silent)
+	}
+	if in := d.SignIn; in != nil {
+		view.SignIn = &againView{c.stamp(in.Due), in.Soon, in.Overdue}
 	}
 	view.Overdue = !view.Expired && overdue(d, c.now())
 	for _, a := range d.Aliases {

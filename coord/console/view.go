@@ -95,6 +95,7 @@ var flashes = map[string]string{
 	"service":    "Made. Now give it a token.",
 	"notoken":    "Token revoked. It is refused from now on.",
 	"nobody":     "Deleted. Nobody gets the name again.",
+	"signed":     "Signed in. The device reaches what it did within seconds.",
 }
 
 var templates = parseTemplates()

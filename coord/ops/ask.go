@@ -29,7 +29,11 @@ func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (an
 	if err := checkProtocol(theDevice, req.Protocol); err != nil {
 		return nil, err
 	}
-	if res, err := s.letIn(ctx, c); res != nil || err != nil {
+	if !req.SignIn {
+		if res, err := s.letIn(ctx, c); res != nil || err != nil {
+			return res, err
+		}
+	} else if res, err := s.signedIn(ctx, c); res != nil || err != nil {
 		return res, err
 	}
 	from, _ := ctx.Value(fromKey{}).(netip.Addr)
@@ -44,6 +48,7 @@ func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (an
 	code := s.requests.add(ask{
 		newcomer: newcomer{caller: *c, hostname: printable(req.Hostname, 255), os: printable(req.OS, 64), software: printable(req.Software, 64)},
 		from:     from,
+		signIn:   req.SignIn,
 	}, now)
 	if code == "" {
 		return nil, fail(http.StatusTooManyRequests, api.CodeTooMany, "too many devices wait for approval", "try again in ten minutes, or join with a token: weft up TOKEN")
@@ -56,10 +61,19 @@ func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (an
 
 // handlePollAsk answers a device that waits.
 func (s *Service) handlePollAsk(ctx context.Context, c *caller, r *http.Request) (any, error) {
-	if res, err := s.letIn(ctx, c); res != nil || err != nil {
-		return res, err
+	var req api.Poll
+	if err := readRequest(r, &req); err != nil {
+		return nil, err
 	}
 	a := s.requests.of(c.id, s.now())
+	if !req.SignIn || a.signIn && a.state == api.AskApproved {
+		if res, err := s.letIn(ctx, c); res != nil || err != nil {
+			return res, err
+		}
+	}
+	if a.signIn != req.SignIn {
+		return s.asked(api.AskUnknown), nil
+	}
 	switch a.state {
 	case api.AskWaiting, api.AskDenied:
 		res := s.asked(a.state)
@@ -84,14 +98,36 @@ func (s *Service) asked(state string) *api.Asked {
 	return &api.Asked{State: state, Server: p.Server, Network: p.Network}
 }
 
+// signedIn is the answer to a device that asks to be signed in again and does not have to be
+// yet, nil for one that does.
+func (s *Service) signedIn(ctx context.Context, c *caller) (any, error) {
+	node, err := s.nodeOf(ctx, c)
+	if err != nil {
+		return nil, gone(err)
+	}
+	set := *s.signIn.Load()
+	switch _, remind, ok := signInDue(set, node); {
+	case set.DeviceDays > 0 && len(node.Tags) > 0:
+		return nil, fail(http.StatusConflict, api.CodeConflict, "this device carries tags, and does not have to be signed in again", "")
+	case !ok, !node.Overdue && s.now().Before(remind):
+		return s.letIn(ctx, c)
+	}
+	return nil, nil
+}
+
+// nodeOf is the row of a device that calls, ErrNotFound if it has none.
+func (s *Service) nodeOf(ctx context.Context, c *caller) (node store.Node, err error) {
+	if _, known := s.index.has(c.id); !known {
+		return node, store.ErrNotFound
+	}
+	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
+	return node, err
+}
+
 // letIn is the answer to a device that was let in, nil for any other.
 func (s *Service) letIn(ctx context.Context, c *caller) (any, error) {
-	if _, known := s.index.has(c.id); !known {
-		return nil, nil
-	}
-	var node store.Node
-	err := s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
-	if errors.Is(err, store.ErrNotFound) { // it was deleted just now
+	node, err := s.nodeOf(ctx, c)
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {

@@ -24,8 +24,10 @@ type Request struct {
 	From     string    `json:"from"` // address, "" for unknown
 	At       time.Time `json:"at"`
 	Expires  time.Time `json:"expires"`
-	// Name is the name that it would get.
+	// Name is the name that it would get; if SignIn is set, the one that it has.
 	Name string `json:"name"`
+	// SignIn says that it has joined, and is to be signed in again by the person whose it is.
+	SignIn bool `json:"sign_in,omitempty"`
 	// State is api.AskWaiting, AskApproved or AskDenied, and By who decided.
 	State string `json:"state"`
 	By    string `json:"by"`
@@ -34,7 +36,7 @@ type Request struct {
 func (s *Service) request(a ask) Request {
 	r := Request{
 		ID: a.id, Hostname: a.hostname, OS: a.os, Version: a.software, At: a.at.UTC().Truncate(time.Second), Expires: a.expires().UTC().Truncate(time.Second),
-		Name: CleanName(a.hostname), State: a.state, By: a.by,
+		Name: CleanName(a.hostname), SignIn: a.signIn, State: a.state, By: a.by,
 	}
 	if a.from.IsValid() {
 		r.From = a.from.String()
@@ -54,6 +56,9 @@ func (s *Service) Requests(ctx context.Context, a Actor) ([]Request, error) {
 		return list, nil
 	}
 	for _, w := range s.requests.all(s.now()) {
+		if w.signIn && opDeviceRead.authorize(a, s.index.targetOf(w.node())) != nil {
+			continue // the name of that device is not for them
+		}
 		if w.state == api.AskWaiting {
 			r := s.request(w)
 			if err := s.nameRequest(ctx, w, &r); err != nil {
@@ -77,12 +82,26 @@ func (s *Service) Request(ctx context.Context, a Actor, code string) (Request, e
 		return Request{}, err
 	}
 	r := s.request(w)
+	if w.signIn && a.UserID != "" {
+		if t := s.index.targetOf(w.node()); t.owner != a.UserID {
+			return Request{}, notYours(ErrNotFound)
+		}
+	}
 	return r, s.nameRequest(ctx, w, &r)
 }
 
-// nameRequest sets the name that a device would get if it joined now.
+// nameRequest sets the name that a device has, or would get if it joined now.
 func (s *Service) nameRequest(ctx context.Context, a ask, r *Request) error {
 	return s.store.Read(ctx, func(rd *store.Reader) error {
+		if a.signIn {
+			node, err := rd.Node(s.network, a.node())
+			if err == nil {
+				r.Name = node.Name
+			} else if isNotFound(err) { // deleted meanwhile: nobody can approve it
+				err = nil
+			}
+			return err
+		}
 		former, err := rd.FormerName(s.network, a.node(), s.now().Add(-store.FormerKeep))
 		if err != nil && !isNotFound(err) {
 			return err
@@ -201,6 +220,9 @@ func (c ApproveRequest) run(tx *Tx) (none store.Node, err error) {
 	if err != nil {
 		return none, err
 	}
+	if a.signIn {
+		return none, Invalid("the device with this code has joined, and asks to be signed in again: only the person whose it is can do that, in the console")
+	}
 	if err := tx.undecided(a); err != nil {
 		return none, err
 	}
@@ -241,7 +263,11 @@ func requestTarget(a ask) target { return target{kind: "request", id: a.id, name
 // undecided refuses to decide a second time.
 func (tx *Tx) undecided(a ask) error {
 	state, by := a.state, a.by
-	if _, err := tx.Node(tx.s.network, a.node()); err == nil {
+	if a.signIn {
+		if state == api.AskApproved {
+			return inTheWay("this device was signed in already%s", byWhom(by))
+		}
+	} else if _, err := tx.Node(tx.s.network, a.node()); err == nil {
 		state = api.AskApproved
 	} else if !isNotFound(err) {
 		return err

@@ -44,6 +44,7 @@ var (
 // ask is one device that waits, or about which somebody has decided a moment ago.
 type ask struct {
 	newcomer
+	signIn  bool   // it has joined, and is to be signed in again
 	id      string // for lists: it is not the code
 	from    netip.Addr
 	at      time.Time

@@ -63,6 +63,7 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 	for _, r := range s.index.allRelays() {
 		relays = append(relays, api.Relay{ID: r.ID, Name: r.Name, URLs: r.URLs, STUN: r.STUN})
 	}
+	rules, overdue := v.rules()
 	return &api.Config{
 		Version: v.versions.Config, Versions: v.versions, ServerTime: s.now().UTC(),
 		Network: s.network.String(), Suffix: s.suffix,
@@ -73,7 +74,7 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 			IPv4Prefix: s.ipv4.String(), IPv6Prefix: s.ipv6.String(), Ephemeral: node.Ephemeral,
 		},
 		ServerURLs: n.URLs, ServerCAs: s.auth.ServerCAs(), NetworkCAs: s.auth.NetworkCAs(), Relays: relays,
-		Rules: v.rules(), Directory: v.initiates, Lookup: v.lookup,
+		Rules: rules, Overdue: overdue, SignIn: signInOf(*s.signIn.Load(), node), Directory: v.initiates, Lookup: v.lookup,
 		ReleaseKey: s.releaseKey(), Introductions: s.reportsIntroductions(node.Tags),
 		DNS: s.dnsOf(node), RenewAfter: renewAfter,
 	}, nil

@@ -32,6 +32,8 @@ type Device struct {
 	// KnowsURLs says that the device has received all present addresses of the server, so
 	// the server may move to any of them.
 	KnowsURLs bool `json:"knows_urls"`
+	// SignIn is when it has to be signed in again, nil for never.
+	SignIn *DeviceSignIn `json:"sign_in"`
 	// Revision changes with every change that somebody makes to the device: see
 	// EditDevice.Match.
 	Revision string `json:"revision"`
@@ -45,7 +47,7 @@ func (s *Service) View(n store.Node) Device {
 	d := Device{
 		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: UnicodeName(n.Name),
 		Online: st.Online, LastSeen: orNil(st.Since), Unknown: s.unsure(n.ID),
-		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID), Revision: revisionOf(n),
+		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID), Revision: revisionOf(n), SignIn: s.deviceSignIn(n),
 	}
 	if st.Online {
 		d.Relay = s.relayLabel(st.Relay)

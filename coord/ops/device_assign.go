@@ -47,7 +47,7 @@ func (c AssignDevice) run(tx *Tx) (store.Node, error) {
 	if err != nil {
 		return node, err
 	}
-	before, class := assigned{node.User, node.Tags}, node.Class
+	old, before, class := node, assigned{node.User, node.Tags}, node.Class
 	if c.Tags != nil {
 		if node.Tags, err = checkTags(*c.Tags); err != nil {
 			return node, err
@@ -74,6 +74,9 @@ func (c AssignDevice) run(tx *Tx) (store.Node, error) {
 	}
 	if err := tx.LeaveClass(s.network, node.ID, class, node.N, tx.now); err != nil {
 		return node, fmt.Errorf("assign %s: %w", node.Name, err)
+	}
+	if err := tx.reassigned(&node, old); err != nil {
+		return node, err
 	}
 	tx.did(deviceTarget(node), before, assigned{node.User, node.Tags})
 	return node, nil

@@ -46,6 +46,12 @@ func (tx *Tx) delete(node store.Node) error {
 		tx.changed(c, store.ConfigChanged, "")
 	}
 	tx.changed(n, store.DeviceRemoved, node.ID.String())
+	if node.Overdue {
+		if n, err = tx.Bump(tx.s.network); err != nil {
+			return err
+		}
+		return tx.overdueChanged(n, node.UserID)
+	}
 	return nil
 }
 

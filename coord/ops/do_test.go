@@ -111,6 +111,8 @@ device.assign    all   all   all   -     own
 device.replace   all   all   all   -     own
 device.delete    all   all   all   -     own
 device.dns       all   all   all   -     own
+device.sign_in   own   own   own   own   own
+device.overdue   -     -     -     -     -
 device.join      -     -     -     -     -
 device.renew     -     -     -     -     -
 device.leave     -     -     -     -     -

@@ -42,6 +42,7 @@
 //	devices.go    finding a device by the word that a person uses; errors
 //	device_rename.go, device_replace.go, device_delete.go  a command each; logout too
 //	device_assign.go  other tags, another owner: and what becomes of the certificates
+//	device_sign_in.go  people sign their devices in again; index_overdue.go: which were not
 //	device_edit.go  several changes of a device in one command, with If-Match
 //	hostname.go   which names a device can have
 //	dns.go        the network's DNS settings: records, routes, nameservers, options

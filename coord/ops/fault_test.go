@@ -283,6 +283,36 @@ func (f *faulty) identity(name string) string {
 // asksIn has a device ask to be let in.
 func asksIn(f *faulty) { _, f.code = f.site.asks("asker") }
 
+// daysPass has people's devices be signed in every day, and that be due for all of them.
+func daysPass(then func(*faulty)) func(*faulty) {
+	return func(f *faulty) {
+		if _, err := Do(f.t.Context(), f.Service, Root(), SetSignIn{DeviceDays: pointer(1)}); err != nil {
+			f.t.Fatal(err)
+		}
+		f.clock.Add(26 * time.Hour)
+		if then != nil {
+			then(f)
+		}
+	}
+}
+
+// asksToSignIn has the laptop ask to be signed in again, overdue or not.
+func asksToSignIn(overdue bool) func(*faulty) {
+	return daysPass(func(f *faulty) {
+		if overdue {
+			f.lapse()
+		} else {
+			f.clock.Add(-3 * time.Hour)
+		}
+		f.code = f.signInAgain(f.laptop)
+	})
+}
+
+func signIn(ctx context.Context, f *faulty) error {
+	_, err := Do(ctx, f.Service, ofFresh(f), SignInDevice{Code: f.code})
+	return err
+}
+
 func later(d time.Duration) func(*faulty) {
 	return func(f *faulty) { f.clock.Add(d) }
 }
@@ -322,6 +352,16 @@ var faultyCommands = []faultyCommand{
 		_, err := f.pi.Renew(ctx, api.RenewRequest{Protocol: api.Protocol, CSR: f.pi.request(f.t, f.one, "").CSR})
 		return err
 	}},
+	{opDeviceSignIn, asksToSignIn(false), signIn},
+	{opDeviceSignIn, asksToSignIn(true), signIn},
+	{opDeviceOverdue, daysPass(nil), as(ofServer, func(*faulty) Command[bool] { return lapse{} })},
+	{opDeviceDelete, asksToSignIn(true), as(root, func(f *faulty) Command[store.Node] { return DeleteDevice{f.laptop.id} })},
+	{opDeviceAssign, asksToSignIn(true), as(root, func(f *faulty) Command[store.Node] {
+		return AssignDevice{f.laptop.id, pointer([]string{"camera"}), nil}
+	})},
+	{opDeviceAssign, asksToSignIn(true), as(root, func(f *faulty) Command[store.Node] {
+		return AssignDevice{f.laptop.id, nil, pointer("bob")}
+	})},
 	{opDeviceLeave, nil, func(ctx context.Context, f *faulty) error { return f.laptop.Logout(ctx) }},
 	{opRequestAsk, func(f *faulty) { f.site.asks("asker") }, func(ctx context.Context, f *faulty) error { return f.flushRefusals(ctx, true) }},
 	{opRequestApprove, asksIn, func(ctx context.Context, f *faulty) error {
@@ -449,6 +489,8 @@ var faultyCommands = []faultyCommand{
 	{opPasskeyCloned, withPasskey, passkeyCounts(5)},
 	{opSignIn, withCodes, func(_ context.Context, f *faulty) error { return f.person.signIn(f.person.codes[0], "again") }},
 	{opSignInSet, nil, as(root, func(*faulty) Command[store.SignIn] { return SetSignIn{Demanded: pointer(true)} })},
+	{opSignInSet, nil, as(root, func(*faulty) Command[store.SignIn] { return SetSignIn{DeviceDays: pointer(30)} })},
+	{opSignInSet, asksToSignIn(true), as(root, func(*faulty) Command[store.SignIn] { return SetSignIn{DeviceDays: pointer(0)} })},
 
 	{opProviderSet, nil, as(root, func(*faulty) Command[store.Provider] {
 		return SetProvider{ID: "play", New: true, Issuer: pointer("https://play.example.org"), ClientID: pointer("weft")}
@@ -601,6 +643,7 @@ func (s *site) agrees() {
 			s.t.Errorf("memory does not have the tag %s", tag)
 		}
 	}
+	same("overdue devices", fresh.overdue, s.index.overdue)
 	same("audience", fresh.audience, s.index.audience)
 	same("relays", fresh.relays, s.index.allRelays())
 	same("former names", fresh.aliases, s.index.aliases)
@@ -622,13 +665,13 @@ func (f *faulty) memory() string {
 	x, b := f.index, &strings.Builder{}
 	for _, id := range slices.SortedFunc(maps.Keys(x.nodes), byBytes) {
 		e := x.nodes[id]
-		fmt.Fprintln(b, "device", id, e.class.key, e.configN, e.told, e.created, e.seen, e.ephemeral, x.aliases[id], x.wildcards[id])
+		fmt.Fprintln(b, "device", id, e.class.key, e.configN, e.told, e.created, e.seen, e.ephemeral, e.overdue, e.classN, x.aliases[id], x.wildcards[id])
 	}
 	for _, c := range x.list {
-		fmt.Fprintf(b, "class %s %+v %+v %v %d\n", c.key, c.classState, c.sight, c.lookup, c.switched)
+		fmt.Fprintf(b, "class %s %+v %+v %v %d %d\n", c.key, c.classState, c.sight, c.lookup, c.switched, c.rulesN)
 	}
 	for _, id := range slices.Sorted(maps.Keys(x.users)) {
-		fmt.Fprintln(b, "user", id, x.users[id], x.people[id])
+		fmt.Fprintln(b, "user", id, x.users[id], x.people[id], x.overdue[id])
 	}
 	fmt.Fprintf(b, "network %+v\nnames %+v\nsign-in %+v\nrelays %+v\ntold %v\nlist %+v\n", x.network, *f.names.Load(), *f.Service.signIn.Load(), x.relays, x.told, *f.Service.list.Load())
 	fmt.Fprintln(b, "follows", f.followed, "brought", f.brought, "since", f.settlesSince, "revoked", f.revoked, "refusals", f.refusals.counts)
@@ -717,8 +760,9 @@ func (f *faulty) plans(queries map[string]bool) {
 
 var (
 	ofMany = regexp.MustCompile(`^(SCAN|SEARCH) (issued|nodes|d|removed|aliases|former_names|changes|audit)\b`)
-	// issued_revoked and issued_key are of revoked certificates only.
-	narrowed = regexp.MustCompile(`\b(node_id|name|ipv4|key_id)=\?|\b(serial|until|n|seq)[<>=]\?|INDEX (issued_(revoked|key)|nodes_user)\b`)
+	// issued_revoked and issued_key are of revoked certificates only, nodes_overdue of devices
+	// that have to be signed in again, and by nodes_signed_in are found those that are about to.
+	narrowed = regexp.MustCompile(`\b(node_id|name|ipv4|key_id)=\?|\b(serial|until|n|seq|signed_in_at)[<>=]\?|INDEX (issued_(revoked|key)|nodes_user|nodes_overdue)\b`)
 	// Setting a wildcard bounds how many there are; a user who has devices is not deleted;
 	// the audit is trimmed from its beginning, so many records at a time.
 	rare = regexp.MustCompile(`wildcard = 1|FROM audit WHERE network_id=\$1 ORDER BY seq LIMIT`)

@@ -89,6 +89,9 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.SignInChanged:
 		now, err := r.SignIn(s.network)
 		return func() { s.signIn.Store(&now) }, err
+	case store.OverdueChanged:
+		ids, err := r.OverdueOf(s.network, c.ID)
+		return func() { s.index.setOverdue(c.ID, ids, c.N) }, err
 	case store.AuditChanged:
 		a, err := readAuditSettings(r, s.network)
 		return func() { s.auditing.Store(a) }, err

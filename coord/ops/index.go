@@ -25,7 +25,8 @@ type index struct {
 	network store.Network
 	policy  *policy.Policy
 	users   map[string]string        // id -> name
-	people  map[string]policy.Person // by id of the user
+	people  map[string]policy.Person // by id of the user, without Overdue
+	overdue map[string][]cert.NodeID // by id of the user, sorted; what it holds is never changed
 	// audience is whom the policy lets in, of these people and tags.
 	audience *policy.Audience
 	tags     map[string]bool // of all classes, also those that no device has any more
@@ -49,10 +50,11 @@ type entry struct {
 	created   int64  // unix seconds
 	seen      int64  // as of the start of the server, 0 for never
 	ephemeral bool
+	overdue   bool // it sees nothing
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
-	return &index{network: n, policy: p, related: p.Relate(nil), users: map[string]string{}, people: map[string]policy.Person{}, audience: p.Audience(policy.People{}), tags: map[string]bool{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
+	return &index{network: n, policy: p, related: p.Relate(nil), users: map[string]string{}, people: map[string]policy.Person{}, overdue: map[string][]cert.NodeID{}, audience: p.Audience(policy.People{}), tags: map[string]bool{}, nodes: map[cert.NodeID]entry{}, told: map[cert.NodeID]uint64{}, classes: map[string]*class{},
 		aliases: map[cert.NodeID][]api.Alias{}, wildcards: map[cert.NodeID]string{}}
 }
 
@@ -88,7 +90,10 @@ func (x *index) load(r *store.Reader) error {
 	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
 		c := x.makeClassLocked(b.Class)
 		c.count++
-		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, classN: b.ClassN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral}
+		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, classN: b.ClassN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral, overdue: b.Overdue}
+		if b.Overdue {
+			x.overdue[c.userID] = append(x.overdue[c.userID], b.ID)
+		}
 		return nil
 	})
 	if err != nil {
@@ -96,6 +101,9 @@ func (x *index) load(r *store.Reader) error {
 	}
 	for key, n := range versions {
 		x.makeClassLocked(key).changed = n
+	}
+	for _, ids := range x.overdue {
+		slices.SortFunc(ids, compareIDs)
 	}
 	o := x.outlookLocked()
 	o.decide(x.policy)
@@ -172,7 +180,9 @@ func (x *index) setPeople(users map[string]string, people map[string]policy.Pers
 func (x *index) peopleLocked() policy.People {
 	p := policy.People{Users: make(map[string]policy.Person, len(x.users)), Tags: slices.Collect(maps.Keys(x.tags))}
 	for id, name := range x.users {
-		p.Users[name] = x.people[id]
+		u := x.people[id]
+		u.Overdue = x.overdue[id]
+		p.Users[name] = u
 	}
 	return p
 }
@@ -259,7 +269,7 @@ func (x *index) reaches(from cert.NodeID, to string) bool {
 	defer x.mu.RUnlock()
 	e, ok := x.nodes[from]
 	c := x.classes[to]
-	return ok && c != nil && x.policy.Reaches(e.class.subject, c.subject)
+	return ok && c != nil && !e.overdue && x.policy.Reaches(e.class.subject, c.subject)
 }
 
 // counts returns how many nodes there are: of a user, and in all.

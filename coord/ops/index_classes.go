@@ -28,6 +28,7 @@ type class struct {
 	sight
 	lookup   bool
 	switched uint64 // change at which lookup flipped
+	rulesN   uint64 // change at which other devices that reach it became overdue, or were signed in
 }
 
 // classState is what there is of a class.

@@ -48,7 +48,7 @@ func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
 	if !ok || len(x.wildcards) == 0 {
 		return list
 	}
-	sees := x.related.Reached(me.class.number)
+	sees := x.seenByLocked(me)
 	for other, name := range x.wildcards {
 		if e, ok := x.nodes[other]; ok && (other == id || sees.Has(e.class.number)) {
 			list = append(list, name)

@@ -29,14 +29,24 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 	}
 	c := e.class
 	v := view{class: c.key, policy: x.policy, audience: x.audience, subject: c.subject, versions: x.versionsLocked(e), initiates: c.initiates, lookup: c.lookup, fullAfter: max(x.network.FullAfter, e.classN)}
-	for o := range x.related.Reached(c.number).All() {
+	if e.overdue {
+		v.initiates, v.lookup = false, false
+	}
+	for o := range x.seenByLocked(e).All() {
 		v.classes = append(v.classes, x.list[o].key)
 	}
 	return v, true
 }
 
-// rules returns what the node lets in. They are not to be changed.
-func (v *view) rules() []api.Rule { return v.policy.RulesFor(v.subject, v.audience) }
+// rules returns what the node lets in, and which overdue devices the rules do not mean. They
+// are not to be changed.
+func (v *view) rules() (rules []api.Rule, overdue []string) {
+	rules = v.policy.RulesFor(v.subject, v.audience)
+	for _, id := range v.audience.Overdue(rules) {
+		overdue = append(overdue, id.String())
+	}
+	return rules, overdue
+}
 
 // versions returns what a node should hold. It is called by the relay for
 // each client: no allocation.
@@ -53,12 +63,12 @@ func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
 func (x *index) versionsLocked(e entry) api.Versions {
 	epoch := x.network.Epoch
 	v := api.Versions{
-		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched)},
+		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched, e.class.rulesN)},
 		CRL:    x.network.CRLNumber,
 	}
 	// Who holds no directory is never behind on it. Names, one number for all,
 	// is not in the versions of each: a relay that runs alone is told it once.
-	if e.class.initiates && !e.class.lookup {
+	if e.class.initiates && !e.class.lookup && !e.overdue {
 		v.Directory = api.Version{Epoch: epoch, N: max(e.class.dirN, e.classN)}
 	}
 	return v

@@ -114,8 +114,13 @@ func (s *Service) makeNode(tx *Tx, c newcomer, key store.Key, gone int) (node st
 	now := tx.now
 	node = store.Node{
 		ID: c.id, SPKI: c.spki, UserID: key.UserID, User: key.User, Tags: key.Tags, KeyID: key.ID, Ephemeral: key.Ephemeral,
-		Hostname: printable(c.hostname, 255), OS: printable(c.os, 64), Software: printable(c.software, 64), Created: now,
+		Hostname: printable(c.hostname, 255), OS: printable(c.os, 64), Software: printable(c.software, 64), Created: now, SignedIn: now,
 	}
+	u, err := tx.User(s.network, node.UserID)
+	if err != nil {
+		return node, err
+	}
+	node.OfPerson = u.Kind == store.Person
 	node.Class = store.Class(node.UserID, store.JoinTags(node.Tags))
 	if node.Name, err = s.nameFor(tx, c.id, c.hostname, now); err != nil {
 		return node, err

@@ -70,6 +70,8 @@ var (
 	opDeviceReplace = op("device.replace", writes, noAuditor)
 	opDeviceDelete  = op("device.delete", writes, noAuditor, ViaSystem)
 	opDeviceDNS     = op("device.dns", writes, noAuditor)
+	opDeviceSignIn  = op("device.sign_in", writes, oneself).fresh()
+	opDeviceOverdue = op("device.overdue", writes, nobody, ViaSystem)
 	opDeviceJoin    = op("device.join", writes, nobody, ViaNode)
 	opDeviceRenew   = op("device.renew", writes, nobody, ViaNode)
 	opDeviceLeave   = op("device.leave", writes, nobody, ViaNode)

@@ -59,6 +59,9 @@ func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access,
 		out = Access{From: "user:" + src.User, To: dst.Name, Proto: to.Proto, Port: to.Port, Decision: d, Why: d.Why(), Notes: []string{}}
 		if src.Suspended && len(src.Tags) == 0 {
 			out.Why = src.User + " is suspended: the devices of " + src.User + " without tags reach nothing"
+			if from != nil && from.Overdue {
+				out.Why = from.Name + " has to be signed in again, and reaches nothing until then; there: weft up"
+			}
 		}
 		if from != nil {
 			out.From = "device:" + from.Name
@@ -119,6 +122,7 @@ func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error
 		return subject, nil, nil
 	case device:
 		subject, err = w.subject(n.UserID, n.Tags)
+		subject.Suspended = subject.Suspended || n.Overdue
 		return subject, &n, err
 	case kind != "":
 		return none, nil, About(Kind(kind), name, ErrNotFound)

@@ -92,7 +92,7 @@ func (x *index) reached(from cert.NodeID, ids []cert.NodeID) []sighted {
 	defer x.mu.RUnlock()
 	var sees policy.Set
 	if e, ok := x.nodes[from]; ok {
-		sees = x.related.Reached(e.class.number)
+		sees = x.seenByLocked(e)
 	}
 	out := make([]sighted, 0, len(ids))
 	had := make(map[cert.NodeID]bool, len(ids))

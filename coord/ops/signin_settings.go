@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 
@@ -28,10 +29,11 @@ func (s *Service) demandsOf(r Role) bool {
 	return s.signIn.Load().Demanded && (r == RoleOwner || r == RoleAdmin || r == RoleOperator)
 }
 
-// SetSignIn changes what the network demands of who signs in. nil leaves what is.
+// SetSignIn changes what the network demands of who signs in, and of devices. nil leaves what is.
 type SetSignIn struct {
 	Match         []string `json:"-"` // the revisions that it may change (SignInRevision); nil for any
 	Demanded      *bool    `json:"second_factor_demanded,omitempty" doc:"operators, admins and owners need a passkey, or a code with the password: who has none sets it up at the next sign-in"`
+	DeviceDays    *int     `json:"device_days,omitempty" minimum:"0" maximum:"365" doc:"every so many days, 1 to 365, a device without tags has to be signed in again by the person whose it is, or it reaches nothing; 0: never; a shorter period begins now for all"`
 	PasskeyDomain *string  `json:"passkey_domain,omitempty" doc:"the domain that passkeys are for, such as example.org: the console has to be at a name that is it or below it; passkeys that were made for another one do not work any more"`
 }
 
@@ -58,11 +60,30 @@ func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
 			return old, Invalid("domain %q of passkeys: want a name in DNS such as example.org", printable(*c.PasskeyDomain, 64))
 		}
 	}
+	if c.DeviceDays != nil {
+		if now.DeviceDays = *c.DeviceDays; now.DeviceDays < 0 || now.DeviceDays > maxDeviceDays {
+			return old, Invalid("device days %d: want 1 to %d, or 0 for never", now.DeviceDays, maxDeviceDays)
+		}
+		switch {
+		case now.DeviceDays == 0:
+			now.DeviceFrom = nil
+		case old.DeviceDays == 0 || now.DeviceDays < old.DeviceDays:
+			now.DeviceFrom = orNil(tx.now) // nobody is overdue at once
+		}
+	}
 	if old == now {
 		return now, nil
 	}
 	if err := tx.changeSignIn(opSignInSet, old, now); err != nil {
 		return old, err
+	}
+	if old.DeviceDays != now.DeviceDays {
+		if _, err := tx.judgeSignIns(now, math.MaxInt32); err != nil {
+			return old, err
+		}
+		if err := tx.configChanged(); err != nil { // each is told when it is due
+			return old, err
+		}
 	}
 	orphans, err := tx.OtherPasskeys(tx.s.network, now.PasskeyDomain)
 	if orphans > 0 && old.PasskeyDomain != now.PasskeyDomain {

@@ -108,13 +108,16 @@ func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
 }
 
 // Run does the recurring work until ctx ends: it notifies the relay of changes, writes
-// last seen, deletes ephemeral nodes that stay offline, prunes, and sends webhooks.
+// last seen, has devices be overdue that were not signed in again, deletes ephemeral nodes
+// that stay offline, prunes, and sends webhooks.
 func (s *Service) Run(ctx context.Context) {
 	var hooks sync.WaitGroup
 	defer hooks.Wait()
 	hooks.Go(func() { s.runWebhooks(ctx) })
 	upkeep := time.NewTicker(upkeepEvery)
 	defer upkeep.Stop()
+	signIns, judged := time.NewTicker(time.Second), int64(-1)
+	defer signIns.Stop()
 	if err := s.reviseCRL(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		s.log.Error("check the revocation list", "err", err)
 	}
@@ -140,6 +143,11 @@ func (s *Service) Run(ctx context.Context) {
 			}
 		case n := <-s.noted:
 			s.publishPresence(ctx, n)
+		case <-signIns.C:
+			var err error
+			if judged, err = s.checkSignIns(ctx, judged); err != nil && !errors.Is(err, context.Canceled) {
+				s.log.Error("upkeep", "err", err)
+			}
 		case <-upkeep.C:
 			if err := s.upkeep(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				s.log.Error("upkeep", "err", err)

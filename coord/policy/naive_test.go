@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"weft/overlay/api"
+	"weft/overlay/cert"
 )
 
 // What follows decides as the package's comment words it, selector by
@@ -53,11 +54,19 @@ func (p *Policy) naiveInitiates(src Subject) bool {
 	})
 }
 
+// naiveWord is a person as rules name them.
+func (p People) naiveWord(name string) string {
+	if len(p.Users[name].Overdue) > 0 {
+		return api.NotOverdue + "user:" + name
+	}
+	return "user:" + name
+}
+
 // naiveAudience is whom a word of From stands for at nodes.
 func naiveAudience(word string, people People) (list []string) {
 	suspended := false
 	for _, u := range people.Users {
-		suspended = suspended || u.Suspended
+		suspended = suspended || u.Suspended || len(u.Overdue) > 0
 	}
 	kind, name, _ := strings.Cut(word, ":")
 	switch {
@@ -65,13 +74,13 @@ func naiveAudience(word string, people People) (list []string) {
 		return []string{word}
 	case kind == "user":
 		if !people.Users[name].Suspended {
-			list = []string{word}
+			list = []string{people.naiveWord(name)}
 		}
 		return list
 	}
 	for user, u := range people.Users {
 		if !u.Suspended && (word == "*" || slices.Contains(u.Groups, name)) {
-			list = append(list, "user:"+user)
+			list = append(list, people.naiveWord(user))
 		}
 	}
 	if word == "*" {
@@ -87,7 +96,7 @@ func peopleOf(subjects ...Subject) People {
 	people := People{Users: map[string]Person{}, Tags: []string{"a", "x", "y", "z", "w"}}
 	for _, s := range subjects {
 		if s.User != "" {
-			people.Users[s.User] = Person{s.Groups, s.Suspended}
+			people.Users[s.User] = Person{Groups: s.Groups, Suspended: s.Suspended}
 		}
 	}
 	return people
@@ -101,6 +110,18 @@ func letsIn(rules []api.Rule, src Subject) bool {
 			return naiveSelects(s, Subject{User: src.User, Tags: src.Tags})
 		})
 	})
+}
+
+// notOverdue are rules as they are for devices that are not overdue.
+func notOverdue(rules []api.Rule) []api.Rule {
+	list := slices.Clone(rules)
+	for i := range list {
+		list[i].From = slices.Clone(list[i].From)
+		for j, s := range list[i].From {
+			list[i].From[j] = strings.TrimPrefix(s, api.NotOverdue)
+		}
+	}
+	return list
 }
 
 func (p *Policy) naiveRulesFor(t testing.TB, dst Subject, people People) []api.Rule {
@@ -127,7 +148,7 @@ func (p *Policy) naiveRulesFor(t testing.TB, dst Subject, people People) []api.R
 				}
 			}
 			if own := "user:" + dst.User; self && !people.Users[dst.User].Suspended && (s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])) {
-				add(own)
+				add(people.naiveWord(dst.User))
 			}
 		}
 		if len(from) == 0 {
@@ -224,6 +245,11 @@ func checkAgainstNaive(t testing.TB, p *Policy, subjects []Subject, known int) {
 	}
 	people := peopleOf(subjects...)
 	people.Users["e"] = Person{Groups: []string{"g"}} // without a device
+	if u, ok := people.Users["c"]; ok && known%2 == 0 {
+		u.Overdue = []cert.NodeID{{1}, {2}}
+		people.Users["c"] = u
+	}
+	want := p.naiveReaches
 	audience := p.Audience(people)
 	for i, a := range subjects {
 		if got, want := p.Initiates(a), p.naiveInitiates(a); got != want {
@@ -239,18 +265,22 @@ func checkAgainstNaive(t testing.TB, p *Policy, subjects []Subject, known int) {
 		}
 		var reached, reaching []int
 		for j, b := range subjects {
-			want := p.naiveReaches(a, b)
-			if got := p.Reaches(a, b); got != want {
+			if got := p.Reaches(a, b); got != want(a, b) {
 				t.Fatalf("%+v -> %+v: %v\n%+v", a, b, got, p.Rules)
 			}
-			if want {
+			if want(a, b) {
 				reached = append(reached, j)
 			}
-			if p.naiveReaches(b, a) {
+			if want(b, a) {
 				reaching = append(reaching, j)
 			}
-			if b.User != "" && letsIn(rules, b) != p.naiveReaches(b, a) {
+			acts := len(b.Tags) == 0
+			overdue := acts && len(people.Users[b.User].Overdue) > 0
+			if b.User != "" && letsIn(rules, b) != (want(b, a) && !overdue) {
 				t.Fatalf("%+v lets %+v in: %v\n%+v\n%+v", a, b, letsIn(rules, b), rules, p.Rules)
+			}
+			if b.User != "" && letsIn(notOverdue(rules), b) != want(b, a) {
+				t.Fatalf("%+v lets %+v in, which is not overdue: %v\n%+v\n%+v", a, b, !want(b, a), rules, p.Rules)
 			}
 		}
 		for _, c := range []struct {

@@ -4,15 +4,19 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"weft/overlay/api"
+	"weft/overlay/cert"
 )
 
 // People are what a policy has to know of the people of a network. Certificates name a
-// person, and neither groups nor whether somebody is suspended: so nodes get rules that
-// name people.
+// person, and neither groups, nor whether somebody is suspended, nor whether a device has to
+// be signed in again: so nodes get rules that name people.
 type People struct {
 	// Users has everybody by name, with their groups.
 	Users map[string]Person
-	// Tags are all that devices carry. They are only asked for while somebody is suspended.
+	// Tags are all that devices carry. They are only asked for while somebody is suspended,
+	// or some device is overdue.
 	Tags []string
 }
 
@@ -20,33 +24,46 @@ type People struct {
 type Person struct {
 	Groups    []string
 	Suspended bool
+	// Overdue are the devices without tags that reach nothing until they are signed in
+	// again, sorted. If they are more than maxOverdue, all of the person's devices without
+	// tags reach nothing.
+	Overdue []cert.NodeID
 }
+
+// maxOverdue bounds what one person adds to the configs of nodes, where overdue devices are
+// listed one by one.
+const maxOverdue = 100
 
 // Audience is whom the rules of one policy let in, as nodes have it: "user:NAME" in the
 // place of groups, nobody who is suspended, and while somebody is, each person and each tag
-// in the place of "*". It is not changed after it was made.
+// in the place of "*". Of who has overdue devices, rules let in the others
+// (api.NotOverdue). It is not changed after it was made.
 type Audience struct {
 	from    [][]string // by rule
 	silent  map[string]bool
-	each    bool                // some rule names each person and tag
-	members map[string][]string // of the groups that rules name: their people, sorted
+	overdue map[string][]cert.NodeID // by the name of who is not silent
+	each    bool                     // some rule names each person and tag
+	members map[string][]string      // of the groups that rules name: their people, sorted
 }
 
 // Audience works out whom the rules let in.
 func (p *Policy) Audience(people People) *Audience {
-	a := &Audience{from: make([][]string, len(p.compiled.rules)), silent: map[string]bool{}, members: map[string][]string{}}
+	a := &Audience{from: make([][]string, len(p.compiled.rules)), silent: map[string]bool{}, overdue: map[string][]cert.NodeID{}, members: map[string][]string{}}
 	var all []string // in the place of "*"
 	names := slices.Sorted(maps.Keys(people.Users))
 	for _, name := range names {
 		u := people.Users[name]
-		if u.Suspended {
+		if u.Suspended || len(u.Overdue) > maxOverdue {
 			a.silent[name] = true
 			continue
 		}
-		all = append(all, "user:"+name)
+		if len(u.Overdue) > 0 {
+			a.overdue[name] = u.Overdue
+		}
+		all = append(all, a.word(name))
 		for _, g := range u.Groups {
 			if _, named := p.compiled.selectors[selector{"group", g}]; named {
-				a.members[g] = append(a.members[g], "user:"+name)
+				a.members[g] = append(a.members[g], a.word(name))
 			}
 		}
 	}
@@ -62,16 +79,18 @@ func (p *Policy) Audience(people People) *Audience {
 			a.from[i] = r.words
 			continue
 		}
-		a.each = a.each || len(a.silent) > 0 && slices.Contains(r.words, "*")
+		a.each = a.each || a.narrows() && slices.Contains(r.words, "*")
 		var list []string
 		for _, word := range r.words {
 			kind, name, _ := strings.Cut(word, ":")
 			switch {
-			case word == "*" && len(a.silent) > 0:
+			case word == "*" && a.narrows():
 				list = append(list, all...)
 			case kind == "group":
 				list = append(list, a.members[name]...)
 			case kind == "user" && a.silent[name]:
+			case kind == "user" && a.overdue[name] != nil:
+				list = append(list, a.word(name))
 			default:
 				list = append(list, word)
 			}
@@ -82,6 +101,32 @@ func (p *Policy) Audience(people People) *Audience {
 	return a
 }
 
+// narrows reports whether "*" does not stand for everybody.
+func (a *Audience) narrows() bool { return len(a.silent)+len(a.overdue) > 0 }
+
+// word is somebody who is not silent, as rules name them.
+func (a *Audience) word(name string) string {
+	if a.overdue[name] != nil {
+		return api.NotOverdue + "user:" + name
+	}
+	return "user:" + name
+}
+
+// Overdue returns the devices that rules with api.NotOverdue mean.
+func (a *Audience) Overdue(rules []api.Rule) (ids []cert.NodeID) {
+	seen := map[string]bool{}
+	for _, r := range rules {
+		for _, word := range r.From {
+			name, ok := strings.CutPrefix(strings.TrimPrefix(word, api.AESOnly), api.NotOverdue+"user:")
+			if ok && !seen[name] {
+				seen[name] = true
+				ids = append(ids, a.overdue[name]...)
+			}
+		}
+	}
+	return ids
+}
+
 // NamesEach reports whether rules name each person and each tag in the place of "*": then
 // one that is new is in none of them.
 func (a *Audience) NamesEach() bool { return a.each }
@@ -89,7 +134,7 @@ func (a *Audience) NamesEach() bool { return a.each }
 // changes reports whether a word of From stands for something else at nodes.
 func (a *Audience) changes(word string) bool {
 	kind, name, _ := strings.Cut(word, ":")
-	return word == "*" && len(a.silent) > 0 || kind == "group" || kind == "user" && a.silent[name]
+	return word == "*" && a.narrows() || kind == "group" || kind == "user" && (a.silent[name] || a.overdue[name] != nil)
 }
 
 // selfFrom returns who reaches dst by a rule to "self": its owner; and everybody else too,
@@ -98,12 +143,12 @@ func (a *Audience) selfFrom(words, from []string, dst Subject, direct bool) (lis
 	if direct {
 		list = append(list, from...)
 	}
-	own := "user:" + dst.User
+	own := a.word(dst.User)
 	if a.silent[dst.User] || slices.Contains(list, own) {
 		return list
 	}
 	if slices.ContainsFunc(words, func(s string) bool {
-		return s == "*" || s == "user:*" || s == own || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])
+		return s == "*" || s == "user:*" || s == "user:"+dst.User || strings.HasPrefix(s, "group:") && slices.Contains(dst.Groups, s[len("group:"):])
 	}) {
 		list = append(list, own)
 	}

@@ -38,7 +38,8 @@
 //	classes.go     which subjects reach which, through that index
 //	reach.go       all that one reaches, and all who reach one
 //	tagowners.go   who may give which tag
-//	people.go      who is in a group, and who is suspended: what rules say to nodes
+//	people.go      who is in a group, who is suspended, and whose devices are overdue: what
+//	               rules say to nodes
 package policy
 
 import (
@@ -66,15 +67,15 @@ type Subject struct {
 	User   string
 	Groups []string // of the user
 	Tags   []string
-	// Suspended says that the user is: nodes that act as that user reach nothing. Who may
-	// reach them still does.
+	// Suspended says that the user is, or that the node has to be signed in again: if it acts
+	// as that user, it reaches nothing. Who may reach it still does.
 	Suspended bool
 }
 
 // acts reports whether the node acts as its owner.
 func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
 
-// silent reports whether the node reaches nothing because its owner is suspended. One with
+// silent reports whether the node reaches nothing because it or its owner may not. One with
 // tags acts as those, whoever joined it.
 func (s Subject) silent() bool { return s.Suspended && s.acts() }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"weft/overlay/cert"
 )
 
 func TestStarting(t *testing.T) {
@@ -129,6 +131,39 @@ func TestDemandsAES(t *testing.T) {
 	} {
 		if _, err := Parse(wrong); err == nil {
 			t.Errorf("%s was accepted", wrong)
+		}
+	}
+}
+
+// The config of a device lists the overdue devices of the people whom its rules name, and no
+// others. Who has too many is named no more.
+func TestOverdueDevices(t *testing.T) {
+	p, err := Parse(`{"rules":[{"from":["user:a","user:b"],"to":["tag:x"],"ports":["*"]},{"from":["*"],"to":["tag:y"],"ports":["*"],"aes":true},{"from":["user:*"],"to":["self"],"ports":["*"]}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := make([]cert.NodeID, maxOverdue+1)
+	audience := p.Audience(People{Users: map[string]Person{"a": {Overdue: []cert.NodeID{{1}}}, "b": {}, "c": {Overdue: []cert.NodeID{{2}, {3}}}, "d": {Overdue: many}, "e": {Suspended: true, Overdue: []cert.NodeID{{4}}}}, Tags: []string{"x"}})
+	for _, c := range []struct {
+		dst  Subject
+		from []string
+		ids  []cert.NodeID
+	}{
+		{Subject{User: "z", Tags: []string{"x"}}, []string{"not-overdue:user:a", "user:b", "user:z"}, []cert.NodeID{{1}}},
+		{Subject{User: "z", Tags: []string{"y"}}, []string{"aes:not-overdue:user:a", "aes:not-overdue:user:c", "aes:tag:x", "aes:user:b", "user:z"}, []cert.NodeID{{1}, {2}, {3}}},
+		{Subject{User: "c"}, []string{"not-overdue:user:c"}, []cert.NodeID{{2}, {3}}},
+		{Subject{User: "b"}, []string{"user:b"}, nil},
+		{Subject{User: "d"}, nil, nil},
+		{Subject{User: "e"}, nil, nil},
+	} {
+		rules := p.RulesFor(c.dst, audience)
+		var from []string
+		for _, r := range rules {
+			from = append(from, r.From...)
+		}
+		slices.Sort(from)
+		if ids := audience.Overdue(rules); !slices.Equal(from, c.from) || !slices.Equal(ids, c.ids) {
+			t.Errorf("%+v: %v, %v", c.dst, from, ids)
 		}
 	}
 }

@@ -12,21 +12,22 @@ type ChangeKind string
 
 // The kinds of changes. ID is of a node unless it says otherwise.
 const (
-	DeviceJoined  ChangeKind = "device.joined"
-	DeviceRenamed ChangeKind = "device.renamed" // or its former names changed
-	DeviceRenewed ChangeKind = "device.renewed" // others see another certificate, and the same names
-	DeviceMoved   ChangeKind = "device.moved"   // its tags or its owner: others see it, and it sees others
-	DeviceRemoved ChangeKind = "device.removed"
-	DeviceConfig  ChangeKind = "device.config" // its own config
-	ConfigChanged ChangeKind = "config"        // everybody's config; no ID
-	DNSChanged    ChangeKind = "dns"           // what the owner decided about names; no ID
-	RelaysChanged ChangeKind = "relays"        // no ID
-	PolicyChanged ChangeKind = "policy"        // no ID
-	CRLChanged    ChangeKind = "crl"           // no ID
-	UserChanged   ChangeKind = "user"          // ID of the user, who may be gone
-	HookChanged   ChangeKind = "webhook"       // ID of the webhook
-	SignInChanged ChangeKind = "sign-in"       // what is demanded of who signs in; no ID
-	AuditChanged  ChangeKind = "audit"         // what the owner decided about the audit; no ID
+	DeviceJoined   ChangeKind = "device.joined"
+	DeviceRenamed  ChangeKind = "device.renamed" // or its former names changed
+	DeviceRenewed  ChangeKind = "device.renewed" // others see another certificate, and the same names
+	DeviceMoved    ChangeKind = "device.moved"   // its tags or its owner: others see it, and it sees others
+	DeviceRemoved  ChangeKind = "device.removed"
+	DeviceConfig   ChangeKind = "device.config" // its own config
+	ConfigChanged  ChangeKind = "config"        // everybody's config; no ID
+	DNSChanged     ChangeKind = "dns"           // what the owner decided about names; no ID
+	RelaysChanged  ChangeKind = "relays"        // no ID
+	PolicyChanged  ChangeKind = "policy"        // no ID
+	CRLChanged     ChangeKind = "crl"           // no ID
+	UserChanged    ChangeKind = "user"          // ID of the user, who may be gone
+	HookChanged    ChangeKind = "webhook"       // ID of the webhook
+	OverdueChanged ChangeKind = "user.overdue"  // ID of the user: which of its devices are
+	SignInChanged  ChangeKind = "sign-in"       // what is demanded of who signs in; no ID
+	AuditChanged   ChangeKind = "audit"         // what the owner decided about the audit; no ID
 )
 
 // ofNames reports whether names lead elsewhere after such a change.

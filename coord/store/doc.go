@@ -4,7 +4,7 @@
 //
 // Each kind of row has a file: network.go, user.go with group.go, factor.go, passkey.go,
 // oidc.go and browser.go (what people sign in with), key.go, token.go, node.go with
-// certificate.go and name.go, addr.go, dns.go, relay.go, policy.go, audit.go with
+// certificate.go, name.go and overdue.go, addr.go, dns.go, relay.go, policy.go, audit.go with
 // introduction.go, webhook.go, change.go (the table of changes), done.go (results of
 // requests with an idempotency key). prune.go deletes rows that are no longer needed, and
 // dropped.go remembers certificates that left the revocation list.

@@ -74,22 +74,30 @@ func (tx *Tx) SetSessionMethod(id cert.NetworkID, userID string, hash [32]byte, 
 	return tx.changed(`UPDATE sessions SET method=$4 WHERE network_id=$1 AND user_id=$2 AND token_hash=$3`, id[:], userID, hash[:], string(m))
 }
 
-// SignIn is what the network demands of who signs in.
+// SignIn is what the network demands of who signs in, and of devices of people.
 type SignIn struct {
 	PasskeyDomain string `json:"passkey_domain" doc:"the domain that passkeys are for; empty before the first one"`
 	Demanded      bool   `json:"second_factor_demanded" doc:"operators, admins and owners need a passkey, or a code with the password"`
+	// DeviceFrom is nil if DeviceDays is 0.
+	DeviceDays int        `json:"device_days" doc:"every so many days a device without tags has to be signed in again by the person whose it is, or it reaches nothing; 0: never"`
+	DeviceFrom *time.Time `json:"device_days_since" doc:"earlier sign-ins count as if made then"`
 }
 
 // SignIn returns what the network demands of who signs in.
 func (r *Reader) SignIn(id cert.NetworkID) (s SignIn, err error) {
-	err = r.each(`SELECT rp_id, demanded FROM sign_in WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
-		return scan(&s.PasskeyDomain, &s.Demanded)
+	err = r.each(`SELECT rp_id, demanded, device_days, device_from FROM sign_in WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
+		return scan(&s.PasskeyDomain, &s.Demanded, &s.DeviceDays, maybeTime{&s.DeviceFrom})
 	})
 	return s, err
 }
 
 // SetSignIn stores what the network demands of who signs in.
 func (tx *Tx) SetSignIn(id cert.NetworkID, s SignIn) error {
-	return tx.exec(`INSERT INTO sign_in (network_id, rp_id, demanded) VALUES ($1,$2,$3)
-		ON CONFLICT (network_id) DO UPDATE SET rp_id=excluded.rp_id, demanded=excluded.demanded`, id[:], s.PasskeyDomain, s.Demanded)
+	var from any
+	if s.DeviceFrom != nil {
+		from = s.DeviceFrom.Unix()
+	}
+	return tx.exec(`INSERT INTO sign_in (network_id, rp_id, demanded, device_days, device_from) VALUES ($1,$2,$3,$4,$5)
+		ON CONFLICT (network_id) DO UPDATE SET rp_id=excluded.rp_id, demanded=excluded.demanded, device_days=excluded.device_days, device_from=excluded.device_from`,
+		id[:], s.PasskeyDomain, s.Demanded, s.DeviceDays, from)
 }

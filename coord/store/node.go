@@ -35,6 +35,11 @@ type Node struct {
 	ClassN      uint64      `json:"-"`        // change at which it came into its class, 0: when it joined
 	Wildcard    bool        `json:"wildcard"` // it answers for every name below its own
 	LANNames    LANNames    `json:"lan_names"`
+	// SignedIn is when its person last signed it in, at first when it joined.
+	SignedIn time.Time `json:"-"`
+	// Overdue: its person has to do that again, and until then it reaches nothing.
+	Overdue  bool `json:"-"`
+	OfPerson bool `json:"-"` // its user is a person, and not a service
 }
 
 // LANNames says whether names of a device's LAN win over the network's.
@@ -73,17 +78,19 @@ func (l *LANNames) UnmarshalText(b []byte) error {
 }
 
 const nodeColumns = `SELECT d.node_id, d.spki, d.name, d.hostname, d.user_id, u.name, d.tags, d.class, d.ipv4, d.key_id, d.ephemeral, d.os, d.software,
-	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n, d.class_n, d.wildcard, d.lan_names
+	d.created_at, d.seen_at, d.certificate, d.expires_at, d.n, d.config_n, d.class_n, d.wildcard, d.lan_names,
+	d.signed_in_at, d.overdue, u.kind
 	FROM nodes d JOIN users u ON u.network_id = d.network_id AND u.user_id = d.user_id WHERE d.network_id=$1 `
 
 func scanNode(scan func(...any) error) (n Node, err error) {
 	var id []byte
-	var tags string
+	var tags, kind string
 	var v4 uint32
 	err = scan(&id, &n.SPKI, &n.Name, &n.Hostname, &n.UserID, &n.User, &tags, &n.Class, &v4, &n.KeyID, &n.Ephemeral, &n.OS, &n.Software,
-		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN, &n.ClassN, &n.Wildcard, &n.LANNames)
+		stored{&n.Created}, nullTime{&n.Seen}, &n.Certificate, stored{&n.Expires}, &n.N, &n.ConfigN, &n.ClassN, &n.Wildcard, &n.LANNames,
+		stored{&n.SignedIn}, &n.Overdue, &kind)
 	copy(n.ID[:], id)
-	n.Tags, n.IPv4 = SplitTags(tags), fromUint32(v4)
+	n.Tags, n.IPv4, n.OfPerson = SplitTags(tags), fromUint32(v4), UserKind(kind) == Person
 	return n, err
 }
 
@@ -206,17 +213,18 @@ type Brief struct {
 	ToldN     uint64 // change of the config that it holds
 	ClassN    uint64 // Node.ClassN
 	Ephemeral bool
+	Overdue   bool
 	Created   time.Time
 	Seen      time.Time
 }
 
 // EachBrief calls f for every node.
 func (r *Reader) EachBrief(id cert.NetworkID, f func(Brief) error) error {
-	return r.each(`SELECT node_id, class, config_n, told_n, class_n, ephemeral, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
+	return r.each(`SELECT node_id, class, config_n, told_n, class_n, ephemeral, overdue, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
 		func(scan func(...any) error) error {
 			var b Brief
 			var raw []byte
-			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.ClassN, &b.Ephemeral, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
+			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.ClassN, &b.Ephemeral, &b.Overdue, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
 				return err
 			}
 			b.ID = nodeID(raw)
@@ -244,7 +252,7 @@ func (r *Reader) ClassVersions(id cert.NetworkID) (map[string]uint64, error) {
 func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
 	tags := JoinTags(n.Tags)
 	err := tx.exec(`INSERT INTO nodes (network_id, node_id, spki, name, hostname, user_id, tags, class, ipv4, key_id, ephemeral, os, software,
-		created_at, certificate, expires_at, n, config_n, told_n) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$17)`,
+		created_at, signed_in_at, certificate, expires_at, n, config_n, told_n) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$14,$15,$16,$17,$18,$17)`,
 		id[:], n.ID[:], n.SPKI, n.Name, n.Hostname, n.UserID, tags, Class(n.UserID, tags), toUint32(n.IPv4), n.KeyID, n.Ephemeral, n.OS, n.Software,
 		n.Created.Unix(), n.Certificate, n.Expires.Unix(), n.N, n.ConfigN)
 	if isUnique(err, "nodes.") {

@@ -246,8 +246,9 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 	},
 	"setSignIn": func(t *testing.T, c *client.Client) error {
 		on := true
-		s, err := c.SetSignIn(t.Context(), ops.SetSignIn{Demanded: &on})
-		if !s.Demanded {
+		days := 30
+		s, err := c.SetSignIn(t.Context(), ops.SetSignIn{Demanded: &on, DeviceDays: &days})
+		if !s.Demanded || s.DeviceDays != 30 || s.DeviceFrom == nil {
 			t.Errorf("%+v", s)
 		}
 		return err

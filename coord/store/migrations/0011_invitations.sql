@@ -7,3 +7,12 @@ UPDATE users SET signed_in_at = (SELECT MAX(created_at) FROM sessions s WHERE s.
 
 -- A list of people says of each whether an invitation is open.
 CREATE INDEX login_links_user ON login_links (network_id, user_id);
+
+-- People's devices without tags may have to be signed in again every so many days.
+ALTER TABLE sign_in ADD COLUMN device_days INTEGER NOT NULL DEFAULT 0 CHECK (device_days BETWEEN 0 AND 365); -- 0: never
+ALTER TABLE sign_in ADD COLUMN device_from INTEGER CHECK (device_from > 0); -- no earlier sign-in counts, NULL: all do
+ALTER TABLE nodes ADD COLUMN signed_in_at INTEGER NOT NULL DEFAULT 0; -- when its person last signed it in, or it joined
+ALTER TABLE nodes ADD COLUMN overdue      INTEGER NOT NULL DEFAULT 0; -- 1: it reaches nothing until that is done again
+UPDATE nodes SET signed_in_at = created_at;
+CREATE INDEX nodes_signed_in ON nodes (network_id, signed_in_at) WHERE overdue = 0 AND tags = '';
+CREATE INDEX nodes_overdue   ON nodes (network_id, user_id) WHERE overdue = 1;
