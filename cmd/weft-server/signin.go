@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"net/url"
 	"strings"
 
 	"weft/cmd/internal/cli"
 	"weft/coord"
 	"weft/coord/ca"
+	"weft/coord/ops"
 	"weft/coord/webapi/client"
 )
 
@@ -34,7 +34,7 @@ func newSignIn(link string, urls []string, own [][]byte) signIn {
 	}
 	for _, raw := range urls {
 		u, err := url.Parse(raw)
-		if err != nil || onlyHere(u.Hostname()) {
+		if err != nil || ops.OnlyHere(u.Hostname()) {
 			continue
 		}
 		if u.Host != l.Host {
@@ -46,12 +46,6 @@ func newSignIn(link string, urls []string, own [][]byte) signIn {
 		break
 	}
 	return s
-}
-
-// onlyHere reports whether a host is this machine and nothing else.
-func onlyHere(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // signInOf makes a signIn of a link that a server, running or not, has made.

@@ -1,9 +1,11 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"html/template"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -133,6 +135,7 @@ type personPage struct {
 	OwnGroups  []groupChoice
 	New        bool          // could be invited
 	Link       string        // of the invitation, for the session that made it
+	OnlyHere   bool          // the link is of no use on other machines
 	QR         template.HTML // the same
 	Problem    string        // with editing
 	Danger     string        // with deleting
@@ -185,6 +188,7 @@ func (c *Console) personPage(v *visit, status int, name string, page personPage)
 	page.New = u.New && u.Suspended == nil
 	if u.Invited != nil {
 		if page.Link = c.heldToken("invitation "+u.ID, v.session.Hash); page.Link != "" {
+			page.OnlyHere = onlyHere(page.Link)
 			if page.QR, err = qrSVG(page.Link, "QR code of the invitation"); err != nil {
 				c.log.Warn("draw QR code", "err", err)
 			}
@@ -237,16 +241,29 @@ func (c *Console) invite(v *visit) error {
 	if err != nil {
 		return err
 	}
-	c.holdToken("invitation "+made.ID, v.session.Hash, c.hereURL(v)+made.Path)
+	c.holdToken("invitation "+made.ID, v.session.Hash, c.inviteURL(v, made.Path))
 	return v.redirect(personPath(made.Name) + "&done=invited")
 }
 
-// hereURL is the console's address as the browser has it: that of a link for others, too.
-func (c *Console) hereURL(v *visit) string {
+// inviteURL is where somebody who is elsewhere opens the path of an invitation: where this
+// browser is if that has a name, the server's public address if not. Where there is neither
+// it is the address that the browser has.
+func (c *Console) inviteURL(v *visit, path string) string {
+	here := url.URL{Scheme: "http", Host: v.r.Host}
 	if c.secure(v.r) {
-		return "https://" + v.r.Host
+		here.Scheme = "https"
 	}
-	return "http://" + v.r.Host
+	host := here.Hostname()
+	if _, err := netip.ParseAddr(host); err != nil && !ops.OnlyHere(host) {
+		return here.String() + path
+	}
+	return cmp.Or(c.ops.PublicURL(), here.String()) + path
+}
+
+// onlyHere reports whether a link leads to the machine that opens it.
+func onlyHere(link string) bool {
+	u, err := url.Parse(link)
+	return err == nil && ops.OnlyHere(u.Hostname())
 }
 
 // words are what people separate by spaces or commas.
@@ -312,7 +329,7 @@ func (c *Console) revokeInvitation(v *visit) error {
 func (c *Console) inviteAgain(v *visit) error {
 	made, err := ops.Do(v.ctx(), c.ops, v.actor, ops.InviteUser{Name: formName(v)})
 	if err == nil {
-		c.holdToken("invitation "+made.ID, v.session.Hash, c.hereURL(v)+made.Path)
+		c.holdToken("invitation "+made.ID, v.session.Hash, c.inviteURL(v, made.Path))
 	}
 	return c.changedPerson(v, err, "invited", personPage{})
 }

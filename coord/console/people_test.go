@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/console/consoletest"
 	"weft/coord/ops"
 )
 
@@ -21,7 +22,7 @@ func TestPeople(t *testing.T) {
 	owner.post("/people/invite", "name", "ivy", "role", "boss", "life", "7d").want(t, 422, "want owner, admin")
 	owner.post("/people/invite", "name", "ivy", "role", "admin", "tags", "camera", "life", "7d").want(t, 422, "cannot be limited to tags")
 	to := owner.post("/people/invite", "name", "ivy", "display", "Ivy <b>", "role", "operator", "tags", "camera, door", "life", "24h").want(t, 303).Header.Get("Location")
-	page := owner.get(to).want(t, 200, "Ivy &lt;b&gt;", "Send this link", "<svg", "in 24 h", "End the invitation", "operator", `value="camera door"`)
+	page := owner.get(to).want(t, 200, "Ivy &lt;b&gt;", "Send this link", "works on this machine only", "in 24 h", "End the invitation", "operator", `value="camera door"`)
 	checkMarkup(t, "/people/person", page.body)
 	link := regexp.MustCompile(`data-copy="(` + regexp.QuoteMeta(s.server.URL) + `/welcome\?link=[^"]+)"`).FindStringSubmatch(page.body)
 	if link == nil {
@@ -91,6 +92,33 @@ func TestPeople(t *testing.T) {
 	owner.get(to).want(t, 404)
 	ivy.get("/devices").want(t, 401)
 	owner.get("/devices").want(t, 200, "laptop")
+}
+
+// The link of an invitation is for somebody who is elsewhere: it is at the name by which the
+// inviter has the console, or else at the server's public address, and says so where there is
+// neither.
+func TestInvitationAddress(t *testing.T) {
+	for _, c := range []struct {
+		at, public, want string
+		onlyHere         bool
+	}{
+		{"weft.example", "https://203.0.113.7:8443", "https://weft.example", false},
+		{"127.0.0.1:8080", "https://203.0.113.7:8443", "https://203.0.113.7:8443", false},
+		{"localhost:8080", "https://vpn.example:8443", "https://vpn.example:8443", false},
+		{"192.0.2.9:8443", "https://vpn.example:8443", "https://vpn.example:8443", false},
+		{"192.0.2.9:8443", "https://localhost:8443", "https://192.0.2.9:8443", false},
+		{"[2001:db8::9]:8443", "https://[::1]:8443", "https://[2001:db8::9]:8443", false},
+		{"[::1]:8443", "https://[2001:db8::7]:8443", "https://[2001:db8::7]:8443", false},
+		{"127.0.0.1:8080", "https://weft.localhost", "https://127.0.0.1:8080", true},
+	} {
+		s := newSiteWith(t, consoletest.Options{URLs: []string{c.public}}).at(c.at)
+		owner := s.browser().enter()
+		to := owner.post("/people/invite", "name", "ivy", "role", "member", "life", "7d").want(t, 303).Header.Get("Location")
+		page := owner.get(to).want(t, 200, `data-copy="`+c.want+"/welcome?link=").body
+		if said := strings.Contains(page, "works on this machine only"); said != c.onlyHere || strings.Contains(page, "QR code of the invitation") == c.onlyHere {
+			t.Errorf("at %s, with %s: said %v", c.at, c.public, said)
+		}
+	}
 }
 
 // Who sees people, and who changes whom.

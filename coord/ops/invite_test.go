@@ -204,3 +204,23 @@ func TestInvitationOfAnother(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The link of an invitation leads to the first address by which other machines reach the
+// server, if it has one, though its console is on loopback.
+func TestInviteURL(t *testing.T) {
+	for _, c := range []struct {
+		urls []string
+		want string
+	}{
+		{[]string{"https://127.0.0.1:8443"}, "http://127.0.0.1:8080/x"},
+		{[]string{"https://[::1]:8443", "https://localhost:8443", "https://weft.localhost"}, "http://127.0.0.1:8080/x"},
+		{[]string{"https://127.0.0.1:8443", "https://vpn.example:8443", "https://203.0.113.7:8443"}, "https://vpn.example:8443/x"},
+		{[]string{"https://[2001:db8::7]:8443"}, "https://[2001:db8::7]:8443/x"},
+	} {
+		s := openSite(t, func(o *Options) { o.URLs = c.urls })
+		s.SetConsoleURL("http://127.0.0.1:8080")
+		if got := s.InviteURL("/x"); got != c.want {
+			t.Errorf("%v: %s", c.urls, got)
+		}
+	}
+}

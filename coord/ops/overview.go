@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -92,3 +93,6 @@ func (a Actor) seesDevice(n store.Node) bool {
 
 // LinkURL is where a browser opens the path of CreateLink.
 func (s *Service) LinkURL(path string) string { return s.consoleBase() + path }
+
+// InviteURL is LinkURL for somebody who is elsewhere, as far as others reach the server.
+func (s *Service) InviteURL(path string) string { return cmp.Or(s.PublicURL(), s.consoleBase()) + path }

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"weft/coord/store"
@@ -372,6 +375,22 @@ func (s *Service) consoleBase() string {
 		return urls[0]
 	}
 	return ""
+}
+
+// PublicURL is the first address of the server by which other machines reach it, "" for none.
+func (s *Service) PublicURL() string {
+	for _, raw := range s.index.info().URLs {
+		if u, err := url.Parse(raw); err == nil && !OnlyHere(u.Hostname()) {
+			return strings.TrimSuffix(raw, "/")
+		}
+	}
+	return ""
+}
+
+// OnlyHere reports whether a host is this machine and nothing else.
+func OnlyHere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())
 }
 
 // ReadsPeople reports whether an actor sees all users, and Invites whether it may invite

@@ -113,7 +113,9 @@ func (a *api) users() {
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewInvitation) (Invitation, error) {
 			c := body.InviteUser
 			c.Life = lifeOf(body.LifeSeconds)
-			return do(ctx, a, who, c, func(in ops.Invited) Invitation { return Invitation{viewUser(in.User), s.LinkURL(in.Path), in.Expires} })
+			return do(ctx, a, who, c, func(in ops.Invited) Invitation {
+				return Invitation{viewUser(in.User), s.InviteURL(in.Path), in.Expires}
+			})
 		})
 	add(a, operation{"DELETE", "/invitations/{id}", "deleteInvitation", "End the invitation of a user, who stays and can be invited again", "user.uninvite", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {

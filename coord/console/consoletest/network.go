@@ -35,6 +35,7 @@ type Options struct {
 	Log          *slog.Logger
 	Now          func() time.Time
 	BeforeCommit func() error // see ops.Options
+	URLs         []string     // of the server, after its own
 }
 
 // Network is a network under test.
@@ -90,7 +91,7 @@ func (n *Network) start(first bool) {
 	n.url = "https://" + listener.Addr().String()
 	var urls []string // what was there before stays as it is
 	if first {
-		urls = []string{n.url}
+		urls = append([]string{n.url}, n.o.URLs...)
 	}
 	n.Service, err = ops.OpenService(n.t.Context(), ops.Options{
 		Data: n.dir, Create: true, URLs: urls, Software: "0.1.0", Log: n.o.Log, Now: n.o.Now, BeforeCommit: n.o.BeforeCommit,
