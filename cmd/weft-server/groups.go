@@ -23,8 +23,9 @@ seconds of a change.
   weft-server groups create family
   weft-server groups add family alice bob
   weft-server groups remove family bob
+  weft-server users edit bob --add-group family --remove-group staff
 
-Groups that an OpenID provider tells of are listed too. Who is in those is said there,
+The last one changes all groups of one person, or none. Groups that an OpenID provider tells of are listed too. Who is in those is said there,
 at each sign-in. A group that was made here has only the members that it was given
 here, whatever a provider calls the same.`
 	return cmd

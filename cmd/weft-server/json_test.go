@@ -136,6 +136,7 @@ func testJSONEverywhere(t *testing.T, running bool) {
 		{"users edit", "alice --role auditor", "user/1"},
 		{"groups create", "family", "group/1"},
 		{"groups add", "family alice", "group/1"},
+		{"users edit", "alice --remove-group family", "user/1"},
 		{"groups list", "", "groups/1"},
 		{"groups", "", "groups/1"},
 		{"groups remove", "family alice", "group/1"},

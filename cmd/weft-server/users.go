@@ -209,9 +209,9 @@ func usersEditCmd() *cobra.Command {
 	var role, display string
 	var tags []string
 	var cmd *cobra.Command
-	cmd = userVerb("edit NAME [--role ROLE] [--tag T]... [--display-name TEXT]", "Change what a user may do, with immediate effect, and its display name", complete(userNames),
+	var e ops.EditUser
+	cmd = userVerb("edit NAME [--role ROLE] [--tag T]... [--display-name TEXT] [--add-group G]... [--remove-group G]...", "Change what a user may do, with immediate effect, its display name and its groups", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			var e ops.EditUser
 			if cmd.Flags().Changed("role") {
 				r, err := roleNamed(role)
 				if err != nil {
@@ -225,8 +225,8 @@ func usersEditCmd() *cobra.Command {
 			if cmd.Flags().Changed("display-name") {
 				e.DisplayName = &display
 			}
-			if e.Role == nil && e.Tags == nil && e.DisplayName == nil {
-				return webapi.User{}, "", usagef("name what to change: --role ROLE, --tag T for each tag (--tag= for none), or --display-name TEXT")
+			if e.Role == nil && e.Tags == nil && e.DisplayName == nil && len(e.AddGroups)+len(e.RemoveGroups) == 0 {
+				return webapi.User{}, "", usagef("name what to change: --role ROLE, --tag T for each tag (--tag= for none), --display-name TEXT, --add-group G or --remove-group G")
 			}
 			u, err := c.EditUser(ctx, name, e)
 			said := fmt.Sprintf("the user %s is now: %s", u.Name, roleOf(u))
@@ -237,6 +237,10 @@ func usersEditCmd() *cobra.Command {
 		})
 	withDisplayName(cmd, &display)
 	withRole(cmd, &role, &tags)
+	cmd.Flags().StringSliceVar(&e.AddGroups, "add-group", nil, "group, made here, to put the person into (repeatable)")
+	cmd.Flags().StringSliceVar(&e.RemoveGroups, "remove-group", nil, "group to take the person out of (repeatable)")
+	cmd.Flags().SetAnnotation("add-group", noEnv, nil)
+	cmd.Flags().SetAnnotation("remove-group", noEnv, nil)
 	return cmd
 }
 

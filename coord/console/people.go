@@ -334,31 +334,26 @@ func (c *Console) inviteAgain(v *visit) error {
 	return c.changedPerson(v, err, "invited", personPage{})
 }
 
-// setPersonsGroups puts somebody into the groups that are chosen, and out of the others.
+// setPersonsGroups puts somebody into the groups that were chosen, and out of those that no
+// longer are. What others changed since the page was drawn stays.
 func (c *Console) setPersonsGroups(v *visit) error {
-	u, err := c.ops.User(v.ctx(), v.actor, formName(v))
-	if err != nil {
-		return err
-	}
-	list, err := c.ops.Groups(v.ctx(), v.actor)
-	if err != nil {
-		return err
-	}
-	name, chosen := u.Name, v.r.PostForm["group"]
-	for _, g := range list {
-		in := slices.Contains(g.Members, name)
-		if g.Created == nil || in == slices.Contains(chosen, g.Name) {
-			continue
-		}
-		e := ops.EditGroup{Name: g.Name, Add: []string{name}}
-		if in {
-			e = ops.EditGroup{Name: g.Name, Remove: []string{name}}
-		}
-		if _, err := ops.Do(v.ctx(), c.ops, v.actor, e); err != nil {
-			return c.changedPerson(v, err, "", personPage{})
+	was, chosen := v.r.PostForm["was"], v.r.PostForm["group"]
+	e := ops.EditUser{Name: formName(v)}
+	for _, g := range chosen {
+		if !slices.Contains(was, g) {
+			e.AddGroups = append(e.AddGroups, g)
 		}
 	}
-	return c.changedPerson(v, nil, "person", personPage{})
+	for _, g := range was {
+		if !slices.Contains(chosen, g) {
+			e.RemoveGroups = append(e.RemoveGroups, g)
+		}
+	}
+	_, err := ops.Do(v.ctx(), c.ops, v.actor, e)
+	if errors.Is(err, ops.ErrNotFound) && ops.KindOf(err) == ops.KindGroup {
+		return c.personPage(v, http.StatusUnprocessableEntity, e.Name, personPage{Problem: "Somebody deleted a group meanwhile. Nothing was changed."})
+	}
+	return c.changedPerson(v, err, "person", personPage{})
 }
 
 // deletePerson wants the name typed, and to know what becomes of the devices.

@@ -61,11 +61,20 @@ func TestPeople(t *testing.T) {
 	owner.post("/people/groups", "name", "a:b").want(t, 422, "want 1 to 64 letters", "a:b")
 	owner.post("/people/groups", "name", "family").want(t, 303)
 	owner.post("/people/person/groups", "name", "ivy", "group", "family").want(t, 303)
-	owner.get(to).want(t, 200, `value="family" checked`)
+	owner.get(to).want(t, 200, `value="family" checked`, `name="was" value="family"`)
+	// All that is chosen, or nothing; and what others change meanwhile stays.
+	owner.post("/people/groups", "name", "crew").want(t, 303)
+	if _, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.EditGroup{Name: "crew", Add: []string{"ivy"}}); err != nil {
+		t.Fatal(err)
+	}
+	owner.post("/people/person/groups", "name", "ivy", "was", "family", "group", "deleted").want(t, 422, "Somebody deleted a group meanwhile", `value="family" checked`)
+	owner.post("/people/person/groups", "name", "ivy", "was", "family", "group", "family").want(t, 303)
+	owner.get(to).want(t, 200, `value="crew" checked`, `value="family" checked`)
+	owner.post("/people/groups/delete", "name", "crew").want(t, 303)
 	owner.get("/people/groups").want(t, 200, ">ivy</bdi>", "Delete this group")
 	owner.get("/people?q=famil").want(t, 200, ">ivy</bdi>")
 	owner.get("/people?q=%3Cnobody").want(t, 200, "Nobody matches", "&lt;nobody")
-	owner.post("/people/person/groups", "name", "ivy").want(t, 303)
+	owner.post("/people/person/groups", "name", "ivy", "was", "family").want(t, 303)
 	owner.get("/people/groups").want(t, 200, "nobody")
 	owner.post("/people/groups/delete", "name", "family").want(t, 303)
 

@@ -165,6 +165,10 @@ func carolInvited(f *faulty) {
 	f.link = f.invites(f.admin, InviteUser{Name: "carol"})
 }
 
+func carolsPasskey() *AddPasskey {
+	return &AddPasskey{Key: passkey.Key{ID: []byte("carol's"), PublicKey: []byte("key")}, Domain: "example.org", Name: "phone"}
+}
+
 // ofFresh is the admin, who has just signed in.
 func ofFresh(f *faulty) Actor {
 	a := f.admin
@@ -206,6 +210,8 @@ func bobHasAll(f *faulty) {
 func bobInGroup(f *faulty) {
 	for _, do := range []func(context.Context, *faulty) error{
 		as(root, func(*faulty) Command[store.Group] { return CreateGroup{"staff"} }),
+		as(root, func(*faulty) Command[store.Group] { return CreateGroup{"family"} }),
+		as(root, func(*faulty) Command[store.Group] { return CreateGroup{"crew"} }),
 		as(root, func(*faulty) Command[store.Group] { return EditGroup{Name: "staff", Add: []string{"bob"}} }),
 		as(root, func(*faulty) Command[PolicyText] {
 			return SetPolicy{Text: `{"rules":[{"from":["group:staff"],"to":["tag:device"],"ports":["*"]}]}`}
@@ -445,9 +451,18 @@ var faultyCommands = []faultyCommand{
 	{opSignIn, carolInvited, as(ofCarol, func(f *faulty) Command[store.User] {
 		return UseLink{Link: f.link, Password: "x", Session: NewSession{Hash: [32]byte{3}}}
 	})},
+	{opSignIn, carolInvited, as(ofCarol, func(f *faulty) Command[store.User] {
+		return UseLink{Link: f.link, Passkey: carolsPasskey(), Session: NewSession{Hash: [32]byte{3}, Browser: [32]byte{4}}}
+	})},
+	{opSignIn, func(f *faulty) { withProvider(f); carolInvited(f) }, as(ofNobody, func(f *faulty) Command[store.User] {
+		return SignInWithProvider{Who: foreigner("carol-at-work", false), Link: f.link, Session: NewSession{Hash: [32]byte{3}, Browser: [32]byte{4}}, Ends: [32]byte{5}}
+	})},
 	{opGroupCreate, nil, as(root, func(*faulty) Command[store.Group] { return CreateGroup{"family"} })},
 	{opGroupEdit, bobInGroup, as(root, func(*faulty) Command[store.Group] {
 		return EditGroup{Name: "staff", Add: []string{firstUser}, Remove: []string{"bob"}}
+	})},
+	{opUserEdit, bobInGroup, as(root, func(*faulty) Command[store.User] {
+		return EditUser{Name: "bob", AddGroups: []string{"family", "crew"}, RemoveGroups: []string{"staff"}, DisplayName: pointer("Bobby")}
 	})},
 	{opGroupDelete, bobInGroup, as(root, func(*faulty) Command[store.Group] { return DeleteGroup{"staff"} })},
 	{opUserDelete, bobHasAll, as(root, func(*faulty) Command[UserDeleted] { return DeleteUser{Name: "bob", DevicesTo: firstUser} })},

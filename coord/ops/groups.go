@@ -162,6 +162,36 @@ func (s *Service) Group(ctx context.Context, a Actor, name string) (g store.Grou
 	return g, err
 }
 
+// regroup puts a person into groups that were made here, and takes them out of others: of all
+// or of none. It returns all groups that they were in and are in now, sorted.
+func (tx *Tx) regroup(u store.User, add, remove []string) (was, is []string, err error) {
+	if len(add)+len(remove) == 0 {
+		return nil, nil, nil
+	}
+	if u.Kind == store.Service {
+		return nil, nil, Invalid("%s is a service; groups are of people", u.Name)
+	}
+	if was, err = tx.Groups(tx.s.network, u.ID); err != nil {
+		return nil, nil, err
+	}
+	err = tx.giveGroups(u, func() error {
+		for i, name := range slices.Concat(remove, add) {
+			g, err := tx.ownGroup(name)
+			if err == nil {
+				err = tx.SetMember(tx.s.network, g.Name, u.ID, i >= len(remove))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		is, err = tx.Groups(tx.s.network, u.ID)
+	}
+	return was, is, err
+}
+
 // giveGroups is groupsChange for something that changes the groups of one user.
 func (tx *Tx) giveGroups(u store.User, change func() error) error {
 	before, err := tx.Groups(tx.s.network, u.ID)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/coord/passkey"
 	"weft/coord/store"
 )
 
@@ -32,6 +33,28 @@ func (s *site) accepts(name string, link [32]byte, n NewSession, ends [32]byte) 
 	}
 	_, err = Do(context.Background(), s.Service, ConsoleActor(u, s.owner().From), UseLink{Link: link, Password: "hash", Session: n, Ends: ends})
 	return err
+}
+
+// waysIn are how somebody takes an invitation, as the n-th who does.
+var waysIn = map[string]func(s *site, name string, link [32]byte, n int, here [32]byte) error{
+	"password": func(s *site, name string, link [32]byte, n int, here [32]byte) error {
+		return s.accepts(name, link, NewSession{Hash: HashToken(fmt.Sprint("password", n))}, here)
+	},
+	"passkey": func(s *site, name string, link [32]byte, n int, here [32]byte) error {
+		u, err := s.Login(context.Background(), name)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		key := &AddPasskey{Key: passkey.Key{ID: []byte{byte(n)}, PublicKey: []byte("key")}, Domain: "example.org"}
+		_, err = Do(context.Background(), s.Service, ConsoleActor(u, s.owner().From), UseLink{Link: link, Passkey: key, Session: NewSession{Hash: HashToken(fmt.Sprint("passkey", n))}, Ends: here})
+		return err
+	},
+	"provider": func(s *site, _ string, link [32]byte, n int, here [32]byte) error {
+		_, err := Do(context.Background(), s.Service, Actor{Via: ViaConsole}, SignInWithProvider{
+			Who: foreigner(fmt.Sprint("somebody ", n), false), Link: link, Session: NewSession{Hash: HashToken(fmt.Sprint("provider", n))}, Ends: here,
+		})
+		return err
+	},
 }
 
 func (s *site) row(name string) store.UserRow {
@@ -59,17 +82,32 @@ func TestInvitation(t *testing.T) {
 	}
 	var ok atomic.Int32
 	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			switch err := s.accepts("ivy", link, NewSession{Hash: HashToken(fmt.Sprint(i))}, [32]byte{}); {
-			case err == nil:
-				ok.Add(1)
-			case !errors.Is(err, ErrNotFound):
-				t.Error(err)
-			}
-		})
+	for way, takes := range waysIn {
+		for i := range 50 {
+			wg.Go(func() {
+				switch err := takes(s, "ivy", link, i, [32]byte{}); {
+				case err == nil:
+					ok.Add(1)
+				case !errors.Is(err, ErrNotFound):
+					t.Errorf("%s: %v", way, err)
+				}
+			})
+		}
 	}
 	wg.Wait()
+	u := s.row("ivy").User
+	err := s.store.Read(t.Context(), func(r *store.Reader) error {
+		sessions, err := r.Sessions(s.network, u.ID)
+		passkeys, err2 := r.Passkeys(s.network, u.ID)
+		identities, err3 := r.Identities(s.network)
+		if len(sessions) != 1 || len(passkeys)+len(identities)+min(1, len(u.Password)) != 1 {
+			t.Errorf("%d sessions, %d passkeys, %+v, password %q", len(sessions), len(passkeys), identities, u.Password)
+		}
+		return errors.Join(err, err2, err3)
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	if p := s.row("ivy"); ok.Load() != 1 || p.Invited != nil || p.SignedIn == nil || !p.SignedIn.Equal(s.clock.Now().Truncate(time.Second)) {
 		t.Errorf("%d uses; %+v", ok.Load(), p)
 	}
@@ -134,10 +172,39 @@ func TestInvitationEnds(t *testing.T) {
 			if _, err := s.Link(t.Context(), link, [32]byte{}); !errors.Is(err, c.want) {
 				t.Errorf("the page: %v", err)
 			}
-			if err := s.accepts("ivy", link, NewSession{Hash: [32]byte{9}}, [32]byte{}); !errors.Is(err, c.want) {
-				t.Errorf("using it: %v", err)
+			for way, takes := range waysIn {
+				if err := takes(s, "ivy", link, 9, [32]byte{}); !errors.Is(err, c.want) {
+					t.Errorf("using it with a %s: %v", way, err)
+				}
+				if c.want == nil {
+					break
+				}
+			}
+			if list, err := s.Identities(t.Context(), Root()); c.want != nil && (err != nil || len(list) > 0) {
+				t.Errorf("%+v, %v", list, err)
 			}
 		})
+	}
+}
+
+// Somebody who is suspended takes no invitation, nor gets one.
+func TestInvitationOfSuspended(t *testing.T) {
+	s := openSite(t)
+	link := s.invites(Root(), InviteUser{Name: "ivy"})
+	s.suspend("ivy")
+	for way, takes := range waysIn {
+		if err := takes(s, "ivy", link, 1, [32]byte{}); err == nil {
+			t.Errorf("with a %s somebody is signed in who is suspended", way)
+		}
+	}
+	if _, err := s.Link(t.Context(), link, [32]byte{}); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), InviteUser{Name: "ivy"}); !errors.Is(err, ErrSuspended) {
+		t.Error(err)
+	}
+	if p := s.row("ivy"); !p.New || p.Invited != nil || p.SignedIn != nil {
+		t.Errorf("%+v", p)
 	}
 }
 
@@ -191,8 +258,10 @@ func TestInvitationOfAnother(t *testing.T) {
 	if _, err := s.Link(t.Context(), link, here); !errors.Is(err, ErrOtherPerson) {
 		t.Error(err)
 	}
-	if err := s.accepts("ivy", link, NewSession{Hash: [32]byte{9}}, here); !errors.Is(err, ErrOtherPerson) {
-		t.Error(err)
+	for way, takes := range waysIn {
+		if err := takes(s, "ivy", link, 9, here); !errors.Is(err, ErrOtherPerson) {
+			t.Errorf("with a %s: %v", way, err)
+		}
 	}
 	if _, _, err := s.Session(t.Context(), here); err != nil {
 		t.Errorf("the session: %v", err)

@@ -86,6 +86,9 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 			err = ErrNotFound
 		}
 		if err == nil {
+			err = active(l.User)
+		}
+		if err == nil {
 			err = tx.s.checkInvitation(&tx.Reader, l, c.Ends)
 		}
 		if err != nil {

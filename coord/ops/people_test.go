@@ -498,3 +498,48 @@ func TestGroupsInRules(t *testing.T) {
 		t.Errorf("somebody who is not there: %v", err)
 	}
 }
+
+// The groups of one person change together, or not at all, and leave one record.
+func TestGroupsOfOnePerson(t *testing.T) {
+	s := openSite(t)
+	_, anna := s.user(CreateUser{Name: "anna"})
+	_, admin := s.user(CreateUser{Name: "adam", Role: RoleAdmin})
+	s.user(CreateUser{Name: "robot", Service: true})
+	for _, g := range []string{"crew", "family", "staff"} {
+		if _, err := Do(t.Context(), s.Service, Root(), CreateGroup{g}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	who := Foreigner{Provider: "work", Issuer: "https://accounts.example.org", Subject: "o", Name: "olaf", Admitted: true, Groups: []string{"theirs"}}
+	if _, err := Do(t.Context(), s.Service, Actor{Via: ViaConsole}, SignInWithProvider{Who: who, Session: NewSession{Hash: [32]byte{7}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, before := s.records(0)
+	for _, c := range []struct {
+		who  Actor
+		edit EditUser
+		want error
+	}{
+		{admin, EditUser{Name: "anna", AddGroups: []string{"staff", "crew"}}, nil},
+		{admin, EditUser{Name: "anna", AddGroups: []string{"crew"}, RemoveGroups: []string{"family"}}, nil}, // is so already
+		{admin, EditUser{Name: "anna", AddGroups: []string{"family", "nosuch"}, RemoveGroups: []string{"crew"}}, ErrNotFound},
+		{admin, EditUser{Name: "anna", AddGroups: []string{"family", "theirs"}}, ErrInvalid}, // of a provider
+		{admin, EditUser{Name: "robot", AddGroups: []string{"family"}}, ErrInvalid},
+		{admin, EditUser{Name: firstUser, AddGroups: []string{"family"}}, ErrForbidden},
+		{anna, EditUser{Name: "anna", AddGroups: []string{"family"}, DisplayName: pointer("Anna")}, ErrForbidden},
+		{admin, EditUser{Name: "anna", AddGroups: []string{"family"}, RemoveGroups: []string{"crew"}, DisplayName: pointer("Anna")}, nil},
+	} {
+		if _, err := Do(t.Context(), s.Service, c.who, c.edit); !errors.Is(err, c.want) {
+			t.Errorf("%s: %+v: %v", c.who.User, c.edit, err)
+		}
+	}
+	s.agrees()
+	got, _ := s.records(before)
+	want := []string{
+		`user.edit user anna by adam via console: {"groups":[],"kind":"person","name":"anna","role":"member"} -> {"groups":["crew","staff"],"kind":"person","name":"anna","role":"member"}`,
+		`user.edit user anna by adam via console: {"groups":["crew","staff"],"kind":"person","name":"anna","role":"member"} -> {"display_name":"Anna","groups":["family","staff"],"kind":"person","name":"anna","role":"member"}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("records:\n%s", strings.Join(got, "\n"))
+	}
+}

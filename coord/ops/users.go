@@ -130,12 +130,15 @@ type EditUser struct {
 	Role        *Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member"`
 	Tags        *[]string `json:"tags,omitempty" doc:"the new list of tags: tags that are not in it are removed"`
 	DisplayName *string   `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes; everybody may change the own one"`
+	// Groups that were made here, into which a person is put and out of which they are taken.
+	AddGroups    []string `json:"add_groups,omitempty" doc:"groups to put the person into"`
+	RemoveGroups []string `json:"remove_groups,omitempty" doc:"groups to take the person out of"`
 }
 
 // operation is that of the widest thing that it changes: what somebody is called is for
 // each to say.
 func (c EditUser) operation() *Operation {
-	if c.Role == nil && c.Tags == nil && c.DisplayName != nil {
+	if c.Role == nil && c.Tags == nil && len(c.AddGroups)+len(c.RemoveGroups) == 0 && c.DisplayName != nil {
 		return opUserName
 	}
 	return opUserEdit
@@ -168,7 +171,20 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 			return old, err
 		}
 	}
-	if u.Role == old.Role && slices.Equal(u.Tags, old.Tags) && u.DisplayName == old.DisplayName {
+	was, is, err := tx.regroup(old, c.AddGroups, c.RemoveGroups)
+	if err != nil {
+		return old, err
+	}
+	same := u.Role == old.Role && slices.Equal(u.Tags, old.Tags) && u.DisplayName == old.DisplayName
+	if same && slices.Equal(was, is) {
+		return u, nil
+	}
+	before, after := userAs(old), userAs(u)
+	if !slices.Equal(was, is) {
+		before.Groups, after.Groups = listed(was), listed(is)
+	}
+	tx.did(userTarget(u), before, after)
+	if same {
 		return u, nil
 	}
 	if u.Role != old.Role && (u.Role == string(RoleOwner) || old.Role == string(RoleOwner)) {
@@ -182,7 +198,6 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 	if err := tx.SetDisplayName(tx.s.network, u.ID, u.DisplayName); err != nil {
 		return old, err
 	}
-	tx.did(userTarget(u), userAs(old), userAs(u))
 	return u, tx.userChanged(u)
 }
 
@@ -309,17 +324,23 @@ func UserRevision(u store.User) string {
 	return revisionOfParts(u.Name, u.Role, store.JoinTags(u.Tags), u.DisplayName, fmt.Sprint(u.Suspended != nil))
 }
 
-// userAs is a user in the audit.
-func userAs(u store.User) any {
-	return struct {
-		Name string         `json:"name"`
-		Kind store.UserKind `json:"kind"`
-		Role string         `json:"role"`
-		Tags []string       `json:"tags,omitempty"`
+// userRecord is a user in the audit.
+type userRecord struct {
+	Name string         `json:"name"`
+	Kind store.UserKind `json:"kind"`
+	Role string         `json:"role"`
+	Tags []string       `json:"tags,omitempty"`
 
-		DisplayName string `json:"display_name,omitempty"`
-		Suspended   bool   `json:"suspended,omitempty"`
-	}{u.Name, u.Kind, u.Role, u.Tags, u.DisplayName, u.Suspended != nil}
+	DisplayName string `json:"display_name,omitempty"`
+	Suspended   bool   `json:"suspended,omitempty"`
+
+	Groups *[]string `json:"groups,omitempty"` // where they are what changes
+}
+
+func listed(groups []string) *[]string { l := append([]string{}, groups...); return &l }
+
+func userAs(u store.User) userRecord {
+	return userRecord{Name: u.Name, Kind: u.Kind, Role: u.Role, Tags: u.Tags, DisplayName: u.DisplayName, Suspended: u.Suspended != nil}
 }
 
 // Users lists the users that an actor may see, by name. The list is not nil.
