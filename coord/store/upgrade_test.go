@@ -318,6 +318,40 @@ func TestUpgradedTimes(t *testing.T) {
 	}
 }
 
+// When somebody last signed in is known from the audit, or from the sessions; what was refused
+// is no sign-in.
+func TestUpgradedSignIns(t *testing.T) {
+	path := recorded(t, 10)
+	script(t, path, `INSERT INTO users (network_id, user_id, name, owner, created_at) SELECT network_id, who, who, 0, 1 FROM networks, (SELECT 'audited' who UNION SELECT 'refused' UNION SELECT 'here' UNION SELECT 'never');
+		INSERT INTO sessions (token_hash, network_id, user_id, created_at, seen_at, agent, addr) SELECT randomblob(32), network_id, user_id, 500, 500, '', '' FROM users WHERE name IN ('audited', 'here')`)
+	add := func(seq int, at int64, r audit.Record) {
+		t.Helper()
+		r.Seq, r.At, r.Op, r.Via, r.User, r.Kind, r.ID, r.Name, r.Count = uint64(seq), time.Unix(at, 0), "session.create", audit.Console, r.UserID, "user", r.UserID, r.UserID, 1
+		b, err := r.Encode(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script(t, path, fmt.Sprintf(`INSERT INTO audit SELECT network_id, %d, %d, '%s', '%s', '%[4]s', '%[4]s', '%[4]s', zeroblob(32), X'%x' FROM networks`, seq, at*1000, r.Op, r.UserID, b))
+	}
+	browser := []byte(`{"agent":"Firefox","since":"2026-11-01T00:00:00Z"}`)
+	add(1001, 1000, audit.Record{UserID: "audited", After: browser})
+	add(1002, 2000, audit.Record{UserID: "audited", After: browser})
+	add(1003, 3000, audit.Record{UserID: "audited", Refused: "suspended"})
+	add(1004, 3000, audit.Record{UserID: "refused", Refused: "suspended"})
+	err := open(t, path, Options{}).Read(t.Context(), func(r *Reader) error {
+		for name, want := range map[string]string{"audited": "2000", "here": "500", "refused": "-", "never": "-"} {
+			var got string
+			if err := r.row(`SELECT COALESCE(signed_in_at, '-') FROM users WHERE name=$1`, []any{name}, &got); err != nil || got != want {
+				t.Errorf("%s: %s, %v, want %s", name, got, err, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // Whoever was a user before there were roles: the network's first user owns it, the
 // others are members, and all of them are people whom nothing narrows.
 func TestUpgradedUsers(t *testing.T) {

@@ -3,7 +3,12 @@ ALTER TABLE login_links ADD COLUMN invited_by TEXT; -- id of who invited, '' for
 
 -- When somebody last signed in. Sessions end, and the audit is trimmed.
 ALTER TABLE users ADD COLUMN signed_in_at INTEGER CHECK (signed_in_at > 0); -- NULL: not yet, as far as is known
-UPDATE users SET signed_in_at = (SELECT MAX(created_at) FROM sessions s WHERE s.network_id = users.network_id AND s.user_id = users.user_id);
+-- What is known of it: of the audit the last sign-in that was let in, whose record has the
+-- browser, and where the audit has none of somebody, the sessions.
+UPDATE users SET signed_in_at = COALESCE(
+	(SELECT MAX(at) / 1000 FROM audit a WHERE a.network_id = users.network_id AND a.target_id = users.user_id
+		AND a.user_id = users.user_id AND a.op = 'session.create' AND instr(a.record, CAST('"agent":' AS BLOB)) > 0),
+	(SELECT MAX(created_at) FROM sessions s WHERE s.network_id = users.network_id AND s.user_id = users.user_id));
 
 -- A list of people says of each whether an invitation is open.
 CREATE INDEX login_links_user ON login_links (network_id, user_id);
