@@ -62,7 +62,7 @@ func readAuditSettings(r *store.Reader, id cert.NetworkID) (*AuditSettings, erro
 
 // AuditSettings returns what is set about the audit.
 func (s *Service) AuditSettings(a Actor) (AuditSettings, error) {
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return AuditSettings{}, err
 	}
 	set := *s.auditing.Load()

@@ -22,21 +22,12 @@ type AuditReport struct {
 	Fault   *audit.Fault `json:"fault"`      // what is wrong first, nil for nothing
 }
 
-// readsAudit says whether an actor may read the audit. The audit covers the whole
-// network, so an actor limited to some tags sees none of it.
-func readsAudit(a Actor) error {
-	if len(a.Tags) > 0 {
-		return fmt.Errorf("%s for some tags only: %w", opAuditRead.Name, ErrForbidden)
-	}
-	return opAuditRead.asks(a)
-}
-
 // Audit returns the records that w selects (but see AuditPage for w.Refused and w.Via), at most
 // maxAuditPage of them; the cursor of the next page is the number of the last record. If
 // w.Target names a device, it selects all records about that device, whatever its name was
 // then.
 func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]audit.Line, error) {
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return nil, err
 	}
 	if w.Limit <= 0 || w.Limit > maxAuditPage {
@@ -59,7 +50,7 @@ func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]au
 // AuditNames refuses a user or a target of w that nothing has ever been called here: no
 // record has it, and nothing that exists. It is for whoever gets no records.
 func (s *Service) AuditNames(ctx context.Context, a Actor, w store.AuditFilter) error {
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return err
 	}
 	target, err := s.auditTarget(ctx, w.Target)
@@ -136,7 +127,7 @@ func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (
 		}
 		return page, err
 	}
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return page, err
 	}
 	if w.Target, err = s.auditTarget(ctx, w.Target); err != nil {
@@ -168,7 +159,7 @@ func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (
 }
 
 // ReadsAudit says whether the actor may read the audit.
-func (a Actor) ReadsAudit() bool { return readsAudit(a) == nil }
+func (a Actor) ReadsAudit() bool { return opAuditRead.readsAll(a) == nil }
 
 // auditTarget is what a device is called in the audit, whatever names it.
 func (s *Service) auditTarget(ctx context.Context, word string) (string, error) {
@@ -189,7 +180,7 @@ func (s *Service) auditTarget(ctx context.Context, word string) (string, error) 
 // with that head, which was saved elsewhere earlier. Faults of the audit are in the
 // report.
 func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head) (AuditReport, error) {
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return AuditReport{}, err
 	}
 	if outside != nil && outside.Network != s.network {
@@ -217,7 +208,7 @@ func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head)
 // AuditHead returns the signed head of the audit. If nothing was recorded yet, it signs
 // a head that says so.
 func (s *Service) AuditHead(ctx context.Context, a Actor) (h audit.Head, err error) {
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return h, err
 	}
 	err = s.store.Read(ctx, func(r *store.Reader) error { h, err = r.AuditHead(s.network); return err })

@@ -143,7 +143,7 @@ func GroupRevision(g store.Group) string {
 
 // Groups lists the groups with their members, by name.
 func (s *Service) Groups(ctx context.Context, a Actor) (list []store.Group, err error) {
-	if err := opGroupRead.authorize(a, target{kind: "group"}); err != nil {
+	if err := opGroupRead.readsAll(a); err != nil {
 		return nil, err
 	}
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { list, err = r.AllGroups(s.network); return err })
@@ -152,7 +152,7 @@ func (s *Service) Groups(ctx context.Context, a Actor) (list []store.Group, err 
 
 // Group finds a group by name.
 func (s *Service) Group(ctx context.Context, a Actor, name string) (g store.Group, err error) {
-	if err := opGroupRead.authorize(a, target{kind: "group"}); err != nil {
+	if err := opGroupRead.readsAll(a); err != nil {
 		return g, err
 	}
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { g, err = r.Group(s.network, name); return err })

@@ -208,7 +208,7 @@ type IntroductionList struct {
 // A deleted device is found only by its id.
 func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuery) (IntroductionList, error) {
 	list := IntroductionList{Introductions: []store.Introduction{}}
-	if err := readsAudit(a); err != nil {
+	if err := opAuditRead.readsAll(a); err != nil {
 		return list, err
 	}
 	w := store.IntroductionFilter{Since: q.Since, Limit: maxIntroductionsPage}

@@ -33,7 +33,18 @@ type Operation struct {
 	via  []Via // beside people: ViaNode for itself, ViaSystem
 }
 
-// Operations is the authorization matrix.
+// Operations is the authorization matrix. What the roles come to:
+//
+//   - An operator has the devices, keys and approvals of devices, and of people only itself:
+//     who gives an account to somebody gives rights, so an operator lets in no people who
+//     wait, nor sees who is in which group.
+//   - An auditor reads all but secrets, and changes nothing. How people sign in (sessions,
+//     passkeys, codes) is for each alone to see; that it changed is in the audit.
+//   - Who is narrowed to tags has what carries one of them, what is the own, and what every
+//     device has to know, and settings (relays, DNS, policy, providers). People, groups,
+//     identities, webhooks and the audit have no tags and are of the whole network: a
+//     narrowed auditor sees none of them (readsAll), and a narrowed operator changes nothing
+//     of the network.
 var Operations []*Operation
 
 // op enters an operation. The columns are owner, admin, operator, auditor, member.
@@ -213,6 +224,15 @@ func (o *Operation) asks(a Actor) error {
 		return fmt.Errorf("%s as %s: %w", o.Name, a.Role, ErrForbidden)
 	}
 	return nil
+}
+
+// readsAll says whether an actor may read what is of the whole network, without tags: who is
+// narrowed to some sees none of it.
+func (o *Operation) readsAll(a Actor) error {
+	if len(a.Tags) > 0 {
+		return fmt.Errorf("%s for some tags only: %w", o.Name, ErrForbidden)
+	}
+	return o.asks(a)
 }
 
 // ownerSeen is the user whose things alone an actor gets to see, "" for everybody's.

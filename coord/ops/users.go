@@ -417,7 +417,7 @@ func OnlyHere(host string) bool {
 // ReadsPeople reports whether an actor sees all users, and Invites whether it may invite
 // some.
 func (a Actor) ReadsPeople() bool {
-	return opUserRead.may[a.Role] == all && len(a.Tags) == 0 && opUserRead.asks(a) == nil
+	return opUserRead.may[a.Role] == all && opUserRead.readsAll(a) == nil
 }
 
 // Invites is of ReadsPeople.

@@ -204,8 +204,8 @@ createInvitation -         ok    ok    403      403     403     403      403    
 createInvitation another   409   409   403      403     403     403      403     403
 deleteInvitation another   ok    ok    404      403     404     404      404     404
 deleteUser      another   ok    ok    404      403     404     404      404     404
-listGroups      -         ok    ok    403      ok      403     403      ok      403
-getGroup        -         ok    ok    403      ok      403     403      ok      403
+listGroups      -         ok    ok    403      ok      403     403      403     403
+getGroup        -         ok    ok    403      ok      403     403      403     403
 createGroup     -         ok    ok    403      403     403     403      403     403
 editGroup       -         ok    ok    403      403     403     403      403     403
 deleteGroup     -         ok    ok    403      403     403     403      403     403
@@ -223,7 +223,7 @@ getProvider     -         ok    ok    403      ok      403     403      ok      
 createProvider  -         ok    403   403      403     403     403      403     403
 editProvider    -         ok    403   403      403     403     403      403     403
 deleteProvider  -         ok    403   403      403     403     403      403     403
-listIdentities  -         ok    ok    403      ok      403     403      ok      403
+listIdentities  -         ok    ok    403      ok      403     403      403     403
 approveIdentity -         ok    ok    403      403     403     403      403     403
 denyIdentity    -         ok    ok    403      403     403     403      403     403
 listWebhooks    -         ok    ok    403      ok      403     403      403     403
