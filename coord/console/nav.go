@@ -38,6 +38,9 @@ func sectionsOf(a ops.Actor) []section {
 
 // partsOf is what a section has beside the page that is shown, if it is more than one.
 func partsOf(a ops.Actor, name string) tabsView {
+	if name == "people" || name == "groups" || name == "identities" {
+		return tabsView{"People", []tab{{Text: "People", Href: "/people", Here: name == "people"}, {Text: "Groups", Href: "/people/groups", Here: name == "groups"}, {Text: "Waiting", Href: "/people/waiting", Here: name == "identities"}}}
+	}
 	view := tabsView{}
 	switch navOf[name] {
 	case "network":

@@ -33,12 +33,29 @@ type personView struct {
 
 type peopleView struct {
 	List       []personView
-	Text       string
+	Text, Is   string
+	Filters    []tab
 	Total, All int
 	From, To   string
 	Prev, Next string
 	Invites    bool
 	Waiting    int // who signed in at a provider and waits for approval
+}
+
+// standings are what the list of people can be narrowed to.
+var standings = []struct {
+	id, text string
+	is       func(store.UserRow) bool
+}{
+	{"invited", "Invited", func(u store.UserRow) bool { return u.Invited != nil && u.Suspended == nil }},
+	{"suspended", "Suspended", func(u store.UserRow) bool { return u.Suspended != nil }},
+	{"program", "Programs", func(u store.UserRow) bool { return u.Kind == store.Service }},
+}
+
+// RoleText is the role with a capital.
+func (p personView) RoleText() string {
+	role := cmp.Or(p.Role, string(ops.RoleMember))
+	return strings.ToUpper(role[:1]) + role[1:]
 }
 
 // TotalText is the number of matches in words.
@@ -81,6 +98,32 @@ func (c *Console) people(v *visit) error {
 			return !strings.Contains(strings.ToLower(strings.Join(slices.Concat([]string{u.Name, u.DisplayName, u.Role}, u.Tags, groups[u.Name]), "\n")), want)
 		})
 	}
+	address := func(is string, from int) string {
+		q := url.Values{}
+		for name, value := range map[string]string{"q": text, "is": is, "from": strconv.Itoa(from)} {
+			if value != "" && value != "0" {
+				q.Set(name, value)
+			}
+		}
+		return strings.TrimSuffix("/people?"+q.Encode(), "?")
+	}
+	for _, s := range standings {
+		f := tab{Text: s.text, Href: address(s.id, 0)}
+		n := 0
+		for _, u := range users {
+			if s.is(u) {
+				n++
+			}
+		}
+		if s.id == q.Get("is") {
+			view.Is, f.Here, f.Href = s.id, true, address("", 0)
+			users = slices.DeleteFunc(users, func(u store.UserRow) bool { return !s.is(u) })
+		}
+		f.Text += " " + thousands(n)
+		if n > 0 || f.Here {
+			view.Filters = append(view.Filters, f)
+		}
+	}
 	view.Total = len(users)
 	from := 0
 	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 && n < len(users) {
@@ -90,21 +133,20 @@ func (c *Console) people(v *visit) error {
 	for _, u := range users[from:to] {
 		view.List = append(view.List, c.personView(u, groups[u.Name]))
 	}
-	page := func(at int) string {
-		return "/people?" + url.Values{"q": {text}, "from": {strconv.Itoa(max(0, at))}}.Encode()
-	}
 	view.From, view.To = thousands(from+1), thousands(to)
 	if from > 0 {
-		view.Prev = page(from - peoplePerPage)
+		view.Prev = address(view.Is, max(0, from-peoplePerPage))
 	}
 	if to < len(users) {
-		view.Next = page(to)
+		view.Next = address(view.Is, to)
 	}
-	if waiting, err := c.ops.Identities(v.ctx(), v.actor); err == nil {
-		for _, i := range waiting {
-			if i.UserID == "" {
-				view.Waiting++
-			}
+	waiting, err := c.ops.Identities(v.ctx(), v.actor)
+	if err != nil {
+		return err
+	}
+	for _, i := range waiting {
+		if i.UserID == "" {
+			view.Waiting++
 		}
 	}
 	return c.render(v, http.StatusOK, "people", view)
@@ -139,6 +181,20 @@ type personPage struct {
 	QR         template.HTML // the same
 	Problem    string        // with editing
 	Danger     string        // with deleting
+}
+
+// Terminal is how the same is done on a command line.
+func (p personPage) Terminal() ([]commandView, error) {
+	stands, verb := "Suspend", "suspend "
+	if p.Suspended.Machine != "" {
+		stands, verb = "Resume", "resume "
+	}
+	return commandList(
+		"Change the role", "weft-server users edit "+p.Name+" --role ROLE",
+		"Change the groups", "weft-server users edit "+p.Name+" --add-group GROUP --remove-group GROUP",
+		stands, "weft-server users "+verb+p.Name,
+		"Delete", "weft-server users delete "+p.Name,
+	)
 }
 
 type groupChoice struct {
@@ -399,6 +455,14 @@ type groupView struct {
 	By      []string // providers; none for one that was made here
 	Members []memberView
 	More    int
+}
+
+// ByText is who says who is in it.
+func (g groupView) ByText() string {
+	if len(g.By) == 0 {
+		return "Admins here"
+	}
+	return strings.Join(g.By, ", ")
 }
 
 type memberView struct{ Name, Path string }

@@ -15,8 +15,9 @@ await step("people: invite, come in by the link, edit, suspend, delete, by keybo
   await page.getByLabel("User name").focus();
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "Invitation" }).waitFor();
-  await page.getByRole("img", { name: "QR code of the invitation" }).waitFor();
-  const link = await page.locator(".command code").innerText();
+  // The server of this test is on 127.0.0.1; where it has a name there is a QR code (passkeys).
+  await page.getByText("This link works on this machine only").waitFor();
+  const link = await page.locator(".command code").first().innerText();
   assert.match(link, /\/welcome\?link=[\w-]{43}$/);
   await look(page, "people-invited");
 
@@ -40,7 +41,7 @@ await step("people: invite, come in by the link, edit, suspend, delete, by keybo
 
   for (const name of ["family", "garden"]) {
     await page.goto(CONSOLE + "/people/groups");
-    await page.getByLabel("Name", { exact: true }).fill(name);
+    await page.getByLabel("Name of a new group").fill(name);
     await page.keyboard.press("Enter");
     await page.getByText("Saved.").waitFor();
   }
@@ -56,6 +57,11 @@ await step("people: invite, come in by the link, edit, suspend, delete, by keybo
   await look(page, "people-person");
   await page.goto(CONSOLE + "/people/groups");
   await look(page, "people-groups");
+  await page.locator("summary", { hasText: "Delete" }).first().click();
+  await page.getByRole("button", { name: "Delete this group" }).first().waitFor();
+  await look(page, "people-groups-delete");
+  await page.goto(CONSOLE + "/people/waiting");
+  await look(page, "people-waiting-none");
   await page.goto(CONSOLE + "/people");
   await look(page, "people");
   await page.getByRole("link", { name: "Ivy" }).click();
