@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"sync"
 
 	"weft/coord/ops"
 )
@@ -17,8 +18,9 @@ import (
 //go:embed static
 var staticFS embed.FS
 
-// assets maps "style.css" to its content and the hash in its address.
-var assets = loadAssets()
+// assets maps "style.css" to its content and the hash in its address. They are packed when
+// the first one is asked for, or its address.
+var assets = sync.OnceValue(loadAssets)
 
 type asset struct {
 	body   []byte
@@ -32,6 +34,7 @@ var joined = map[string]string{"style": "style.css", "script": "console.js"}
 
 func loadAssets() map[string]asset {
 	m := make(map[string]asset)
+	w := newPacker(gzip.BestCompression)
 	for _, f := range must(staticFS.ReadDir("static")) {
 		name, file := f.Name(), "static/"+f.Name()
 		var b []byte
@@ -43,16 +46,16 @@ func loadAssets() map[string]asset {
 		} else {
 			b = must(staticFS.ReadFile(file))
 		}
-		m[name] = newAsset(b)
+		m[name] = newAsset(w, b)
 	}
 	// htmx begins as soon as it has run: its extension has to be there by then.
-	m["htmx.js"] = newAsset(slices.Concat(m["htmx-4.0.1.min.js"].body, []byte("\n"), m["hx-sse-4.0.1.min.js"].body))
+	m["htmx.js"] = newAsset(w, slices.Concat(m["htmx-4.0.1.min.js"].body, []byte("\n"), m["hx-sse-4.0.1.min.js"].body))
 	return m
 }
 
-func newAsset(b []byte) asset {
+func newAsset(w *gzip.Writer, b []byte) asset {
 	sum := sha256.Sum256(b)
-	return asset{b, pack(newPacker(gzip.BestCompression), b), hex.EncodeToString(sum[:6])}
+	return asset{b, pack(w, b), hex.EncodeToString(sum[:6])}
 }
 
 // must is for what is embedded: it fails with the build, not by input.
@@ -64,7 +67,7 @@ func must[T any](v T, err error) T {
 }
 
 func assetPath(name string) string {
-	a, ok := assets[name]
+	a, ok := assets()[name]
 	if !ok {
 		panic("no asset " + name) // a template's mistake; tests render them all
 	}
@@ -73,7 +76,7 @@ func assetPath(name string) string {
 
 func (c *Console) asset(v *visit) error {
 	name := v.r.PathValue("file")
-	a, ok := assets[name]
+	a, ok := assets()[name]
 	if !ok {
 		return ops.ErrNotFound
 	}

@@ -12,7 +12,7 @@ import (
 func draw(t *testing.T, part string, data any) string {
 	t.Helper()
 	var b strings.Builder
-	if err := templates["error"].ExecuteTemplate(&b, part, data); err != nil {
+	if err := templates["error"]().ExecuteTemplate(&b, part, data); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -96,5 +96,16 @@ func TestParts(t *testing.T) {
 	}
 	if strings.Count(draw(t, "skeleton", 3), "<i>") != 3 {
 		t.Error("rows of a skeleton")
+	}
+}
+
+// All pages can be parsed: they are not before somebody opens them.
+func TestTemplates(t *testing.T) {
+	for name, parsed := range templates {
+		for _, part := range []string{"layout", "title", "content"} {
+			if parsed().Lookup(part) == nil {
+				t.Errorf("%s: no %s", name, part)
+			}
+		}
 	}
 }

@@ -301,14 +301,19 @@ func (c *Console) invite(v *visit) error {
 	return v.redirect(personPath(made.Name) + "&done=invited")
 }
 
+// hereURL is the console's address as the browser has it.
+func (c *Console) hereURL(v *visit) url.URL {
+	if c.secure(v.r) {
+		return url.URL{Scheme: "https", Host: v.r.Host}
+	}
+	return url.URL{Scheme: "http", Host: v.r.Host}
+}
+
 // inviteURL is where somebody who is elsewhere opens the path of an invitation: where this
 // browser is if that has a name, the server's public address if not. Where there is neither
 // it is the address that the browser has.
 func (c *Console) inviteURL(v *visit, path string) string {
-	here := url.URL{Scheme: "http", Host: v.r.Host}
-	if c.secure(v.r) {
-		here.Scheme = "https"
-	}
+	here := c.hereURL(v)
 	host := here.Hostname()
 	if _, err := netip.ParseAddr(host); err != nil && !ops.OnlyHere(host) {
 		return here.String() + path

@@ -148,7 +148,8 @@ func providerPath(id string) string {
 
 // answerURL is the address that a provider sends people back to.
 func (c *Console) answerURL(v *visit, id string) string {
-	return c.hereURL(v) + "/sign-in/with/" + id + "/answer"
+	here := c.hereURL(v)
+	return here.JoinPath("sign-in/with", id, "answer").String()
 }
 
 func (c *Console) newProvider(v *visit) error {

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	"weft/coord/ops"
@@ -98,36 +99,38 @@ var flashes = map[string]string{
 	"signed":     "Signed in. The device reaches what it did within seconds.",
 }
 
-var templates = parseTemplates()
+// templates are the pages by their names. Each is parsed when it is first drawn: a server whose
+// console nobody opens needs no memory for them.
+var templates = pages()
 
-func parseTemplates() map[string]*template.Template {
-	funcs := template.FuncMap{
-		"asset":  assetPath,
-		"plural": plural,
-		"clean":  clean,
+func pages() map[string]func() *template.Template {
+	base := sync.OnceValue(func() *template.Template {
+		funcs := template.FuncMap{
+			"asset":  assetPath,
+			"plural": plural,
+			"clean":  clean,
 
-		"commands": commandList,
-		"copyOf":   copyOf,
-		"path":     pathOf,
-		"status":   statusOf,
-	}
-	base := template.Must(template.New("base").Funcs(funcs).ParseFS(templateFS, "templates/layout.html", "templates/parts.html"))
-	set := make(map[string]*template.Template)
-	files, err := templateFS.ReadDir("templates")
-	if err != nil {
-		panic(err) // embedded: a failed build, not input
-	}
-	for _, f := range files {
+			"commands": commandList,
+			"copyOf":   copyOf,
+			"path":     pathOf,
+			"status":   statusOf,
+		}
+		return template.Must(template.New("base").Funcs(funcs).ParseFS(templateFS, "templates/layout.html", "templates/parts.html"))
+	})
+	set := make(map[string]func() *template.Template)
+	for _, f := range must(templateFS.ReadDir("templates")) {
 		name := strings.TrimSuffix(f.Name(), ".html")
 		if name == "layout" || name == "parts" || strings.Contains(name, "_") {
 			continue
 		}
-		// A tab of a page has a file of its own: NAME_TAB.html.
-		page := template.Must(template.Must(base.Clone()).ParseFS(templateFS, "templates/"+f.Name()))
-		if tabs, err := fs.Glob(templateFS, "templates/"+name+"_*.html"); err == nil && len(tabs) > 0 {
-			template.Must(page.ParseFS(templateFS, tabs...))
-		}
-		set[name] = page
+		set[name] = sync.OnceValue(func() *template.Template {
+			page := template.Must(template.Must(base().Clone()).ParseFS(templateFS, "templates/"+f.Name()))
+			// A tab of a page has a file of its own: NAME_TAB.html.
+			if tabs := must(fs.Glob(templateFS, "templates/"+name+"_*.html")); len(tabs) > 0 {
+				template.Must(page.ParseFS(templateFS, tabs...))
+			}
+			return page
+		})
 	}
 	return set
 }
@@ -217,7 +220,7 @@ func (c *Console) fragment(v *visit, name, part string, data any) error {
 // execute renders fully before it writes, so that a failure is not half a page.
 func (c *Console) execute(v *visit, status int, name, part string, data any) error {
 	var b bytes.Buffer
-	if err := templates[name].ExecuteTemplate(&b, part, data); err != nil {
+	if err := templates[name]().ExecuteTemplate(&b, part, data); err != nil {
 		c.log.Error("render page", "page", name, "err", err)
 		http.Error(v.w, "The server could not draw this page.", http.StatusInternalServerError)
 		return nil
