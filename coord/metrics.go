@@ -3,15 +3,13 @@ package coord
 import (
 	"crypto/x509"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"weft/coord/metrics"
 )
 
 // Collectors are what the server counts, for package metrics.
-func (s *Server) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{
-		s.requests, metrics.Relay(s.relay.Stats),
+func (s *Server) Collectors() []metrics.Collector {
+	return []metrics.Collector{
+		s.requests.Collect, metrics.Relay(s.relay.Stats),
 		metrics.Gauge("weft_server_devices", "Devices of the network.", "state", func() map[string]float64 {
 			all, online := s.CountDevices()
 			return map[string]float64{"online": float64(online), "offline": float64(all - online)}

@@ -29,7 +29,7 @@ func TestServed(t *testing.T) {
 	for _, path := range []string{"/v1/config", "/v1/config", "/x", "/y"} {
 		q.Count(mux).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil))
 	}
-	m, err := Listen(t.Context(), "127.0.0.1:0", "1.2.3", slog.New(slog.DiscardHandler), q,
+	m, err := Listen(t.Context(), "127.0.0.1:0", "1.2.3", slog.New(slog.DiscardHandler), q.Collect,
 		Relay(func() relayserver.Stats { return relayserver.Stats{Clients: 7, Bytes: 12345} }),
 		Gauge("weft_server_devices", "Devices.", "state", func() map[string]float64 { return map[string]float64{"online": 3, "offline": 4} }))
 	if err != nil {
