@@ -23,8 +23,16 @@ func devicesListCmd() *cobra.Command {
 	var asJSON *bool
 	var want deviceFilter
 	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             "List all devices, or those that match every filter",
+		Use:   "list",
+		Short: "List all devices, or those that match every filter",
+		Long: "List all devices, or those that match every filter.\n\n" +
+			"--filter takes what the console's search field takes, as one argument. All of these must hold:\n" +
+			"  is:online, offline, attention, expired, pending, unaware, ephemeral\n" +
+			"  tag:camera   tag:camera,door   owner:anna   os:linux   relay:NAME\n" +
+			"  version:1.2  version:<1.2      seen:>7d     seen:<1h   seen:never\n" +
+			"  a word, which is in the name, an address, a tag, the owner, the system or the version\n" +
+			"A minus before one turns it round (-tag:camera); quotes go around spaces (owner:\"anna b\").",
+		Example:           "  weft-server devices list --filter 'tag:camera is:offline seen:>7d' --sort -seen",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,7 +40,7 @@ func devicesListCmd() *cobra.Command {
 				return usagef("--online and --offline exclude each other: no device is both")
 			}
 			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				list, err := a.Devices(ctx, ops.DeviceQuery{})
+				list, err := a.Devices(ctx, ops.DeviceQuery{Filter: want.filter, Sort: want.sort})
 				if err != nil {
 					return err
 				}

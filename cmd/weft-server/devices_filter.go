@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -19,6 +17,7 @@ type deviceFilter struct {
 	user            string
 	search          string
 	below           string // a version
+	filter, sort    string // for the server
 }
 
 func (w *deviceFilter) flags(f *pflag.FlagSet) {
@@ -28,7 +27,9 @@ func (w *deviceFilter) flags(f *pflag.FlagSet) {
 	f.StringVar(&w.user, "user", "", "only this user's")
 	f.StringVar(&w.search, "search", "", "only devices with this text in their name, address or id")
 	f.StringVar(&w.below, "version-below", "", "only devices whose weft is older than this version, such as 1.2.0")
-	for _, name := range []string{"online", "offline", "tag", "user", "search", "version-below"} {
+	f.StringVar(&w.filter, "filter", "", "only devices that fit this, such as 'tag:camera is:offline' (see above)")
+	f.StringVar(&w.sort, "sort", "", "order: name, status, tags, address, relay, version, owner, system or seen; the other way round with a minus before it")
+	for _, name := range []string{"filter", "sort", "online", "offline", "tag", "user", "search", "version-below"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
 }
@@ -44,7 +45,7 @@ func (w *deviceFilter) fits(d ops.Device) bool {
 		return false
 	case len(w.tags) > 0 && !slices.ContainsFunc(w.tags, func(t string) bool { return slices.Contains(d.Tags, strings.TrimPrefix(t, "tag:")) }):
 		return false
-	case w.below != "" && compareVersions(d.Software, w.below) >= 0:
+	case w.below != "" && ops.CompareVersions(d.Software, w.below) >= 0:
 		return false
 	}
 	return w.search == "" || found(d, w.search)
@@ -63,39 +64,4 @@ func found(d ops.Device, word string) bool {
 	return slices.ContainsFunc(known, func(k string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(strings.ToLower(k), w) })
 	})
-}
-
-// compareVersions compares versions by their numbers: 1.10 is newer than 1.9,
-// and 1.2.0-rc1 older than 1.2.0. A build that has none ("dev") is older than all.
-func compareVersions(a, b string) int {
-	numbers := func(s string) ([]int, string) {
-		s, _, _ = strings.Cut(strings.TrimPrefix(s, "v"), "+")
-		s, pre, _ := strings.Cut(s, "-")
-		var out []int
-		for _, part := range strings.Split(s, ".") {
-			n, err := strconv.Atoi(part)
-			if err != nil {
-				return nil, ""
-			}
-			out = append(out, n)
-		}
-		for len(out) > 0 && out[len(out)-1] == 0 {
-			out = out[:len(out)-1]
-		}
-		return append(out, 0), pre
-	}
-	an, apre := numbers(a)
-	bn, bpre := numbers(b)
-	if c := slices.Compare(an, bn); c != 0 {
-		return c
-	}
-	switch {
-	case apre == bpre:
-		return 0
-	case apre == "":
-		return 1
-	case bpre == "":
-		return -1
-	}
-	return cmp.Compare(apre, bpre)
 }

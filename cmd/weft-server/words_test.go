@@ -226,12 +226,12 @@ func TestDeviceFilter(t *testing.T) {
 	ordered := []string{"dev", "1.1", "1.2.0-rc1", "1.2.0-rc2", "1.2", "1.2.1", "1.9.0", "1.10.0", "2"}
 	for i, a := range ordered {
 		for j, b := range ordered {
-			if got := compareVersions(a, b); got != min(max(i-j, -1), 1) {
+			if got := ops.CompareVersions(a, b); got != min(max(i-j, -1), 1) {
 				t.Errorf("%s against %s: %d", a, b, got)
 			}
 		}
 	}
-	if compareVersions("1.2.0", "v1.2+dirty") != 0 {
+	if ops.CompareVersions("1.2.0", "v1.2+dirty") != 0 {
 		t.Error("the same version in other words")
 	}
 }

@@ -134,6 +134,10 @@ func (s *benchSite) pages(b *testing.B) {
 		{"admin", "/palette"},
 		{"admin", "/palette?q=d1"},
 		{"admin", "/palette?q=zzz"},
+		{"admin", "/devices?q=linux"},
+		{"admin", "/devices?q=is:online"},
+		{"admin", "/devices?sort=seen"},
+		{"admin", "/devices?sort=-status&q=zzz"},
 		{"u7", "/devices"},
 		{"u7", "/palette?q=d1"},
 	} {

@@ -49,12 +49,6 @@ type againView struct {
 // It was asked when the page was made, and answers in less.
 const silentAfter = 10 * time.Second
 
-// overdue reports whether the renewal of a certificate has failed for a while: it
-// is renewed with a third of its life left, and has 7/30 left, 21 days of 90.
-func overdue(d ops.Device, now time.Time) bool {
-	return d.Issued != nil && d.Expires.Sub(now) < d.Expires.Sub(*d.Issued)*7/30
-}
-
 func (c *Console) deviceView(d ops.Device) deviceView {
 	seen := orZero(d.LastSeen)
 	view := deviceView{
@@ -71,7 +65,8 @@ func (c *Console) deviceView(d ops.Device) deviceView {
 		Seen:      c.stamp(seen),
 		Joined:    c.stamp(d.Created),
 		Expires:   c.stamp(d.Expires),
-		Expired:   d.Expires.Before(c.now()),
+		Expired:   d.Attention == ops.NeedExpired,
+		Overdue:   d.Attention == ops.NeedRenewal,
 		Relay:     clean(d.Relay),
 		Addr:      clean(d.Address),
 		Hostname:  clean(d.Hostname),
@@ -89,7 +84,6 @@ func (c *Console) deviceView(d ops.Device) deviceView {
 	if in := d.SignIn; in != nil {
 		view.SignIn = &againView{c.stamp(in.Due), in.Soon, in.Overdue}
 	}
-	view.Overdue = !view.Expired && overdue(d, c.now())
 	for _, a := range d.Aliases {
 		view.Aliases = append(view.Aliases, aliasView{Name: clean(ops.UnicodeName(a.Name)), Until: c.stamp(a.Until)})
 	}

@@ -36,7 +36,7 @@ type tab struct {
 // fetch: they take #device-list out of the same page.
 func (c *Console) devices(v *visit) error {
 	q := v.r.URL.Query()
-	query := ops.DeviceQuery{Text: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Limit: devicesPerPage}
+	query := ops.DeviceQuery{Filter: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Sort: q.Get("sort"), Limit: devicesPerPage}
 	if s := q.Get("state"); s == "online" || s == "offline" {
 		query.State = s
 	}
@@ -52,7 +52,7 @@ func (c *Console) devices(v *visit) error {
 		return err
 	}
 	view := devicesView{
-		Text: clean(query.Text), State: query.State, Total: list.Total,
+		Text: clean(query.Filter), State: query.State, Total: list.Total,
 		Online: thousands(list.Online), All: thousands(list.All),
 		Empty: list.All == 0,
 		Self:  devicesPath(query),
@@ -69,7 +69,7 @@ func (c *Console) devices(v *visit) error {
 		view.List = append(view.List, c.deviceView(d))
 	}
 	for _, t := range []struct{ text, state string }{{"All", ""}, {"Online", "online"}, {"Offline", "offline"}} {
-		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(ops.DeviceQuery{Text: query.Text, State: t.state}), t.state == query.State})
+		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(ops.DeviceQuery{Filter: query.Filter, State: t.state}), t.state == query.State})
 	}
 	if n := len(list.Devices); list.Total > n && n > 0 {
 		view.From, view.To = thousands(query.Offset+1), thousands(query.Offset+n)
@@ -84,7 +84,7 @@ func (c *Console) devices(v *visit) error {
 		next.Offset += devicesPerPage
 		view.Next = devicesPath(next)
 	}
-	if v.actor.Role == ops.RoleMember && !v.partial() && query.Text == "" && query.Offset == 0 {
+	if v.actor.Role == ops.RoleMember && !v.partial() && query.Filter == "" && query.Offset == 0 {
 		if view.Mine, err = c.mine(v); err != nil {
 			return err
 		}
@@ -108,8 +108,8 @@ func (v devicesView) TotalText() string { return plural(v.Total, "device") }
 
 func devicesPath(q ops.DeviceQuery) string {
 	u := url.Values{}
-	if q.Text != "" {
-		u.Set("q", q.Text)
+	if q.Filter != "" {
+		u.Set("q", q.Filter)
 	}
 	if q.State != "" {
 		u.Set("state", q.State)

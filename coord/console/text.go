@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"weft/coord/ops"
 )
 
 // clean makes a foreign string safe to look at: at most 120 characters, no
@@ -178,19 +180,8 @@ func bytesText(n uint64) string {
 	return fmt.Sprintf("%.0f %cB", f, units[unit])
 }
 
-var osNames = map[string]string{"linux": "Linux", "darwin": "macOS", "windows": "Windows", "freebsd": "FreeBSD", "openbsd": "OpenBSD", "android": "Android", "ios": "iOS"}
-
 // osText turns "linux/arm64" into "Linux, arm64".
-func osText(s string) string {
-	name, arch, ok := strings.Cut(clean(s), "/")
-	if full := osNames[name]; full != "" {
-		name = full
-	}
-	if ok && arch != "" {
-		return name + ", " + arch
-	}
-	return name
-}
+func osText(s string) string { return clean(ops.SystemName(s)) }
 
 // agentText turns a User-Agent into "Firefox on Linux".
 func agentText(ua string) string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"weft/coord/store"
@@ -37,9 +36,17 @@ type Device struct {
 	// Revision changes with every change that somebody makes to the device: see
 	// EditDevice.Match.
 	Revision string `json:"revision"`
-	// Issued is when its certificate was signed; nil while the certificate is far from its end.
-	Issued *time.Time `json:"-"`
+	// Attention is why somebody should see to it: NeedExpired, NeedRenewal, "" for nothing.
+	Attention string `json:"attention"`
+	// Pending says that it has not fetched what its latest tags and owner made necessary.
+	Pending bool `json:"pending"`
 }
+
+// Values of Device.Attention.
+const (
+	NeedExpired = "expired" // its certificate has ended
+	NeedRenewal = "overdue" // its certificate should have been renewed a while ago, and has not ended
+)
 
 // View adds to a row what is known of the device just now.
 func (s *Service) View(n store.Node) Device {
@@ -48,6 +55,7 @@ func (s *Service) View(n store.Node) Device {
 		Node: n, FQDN: n.Name + "." + s.suffix, IPv6: store.IPv6Of(s.ipv6, n.IPv4), Title: UnicodeName(n.Name),
 		Online: st.Online, LastSeen: orNil(st.Since), Unknown: s.unsure(n.ID),
 		Aliases: s.aliasInfos(n.ID), KnowsURLs: s.index.knowsURLs(n.ID), Revision: revisionOf(n), SignIn: s.deviceSignIn(n),
+		Attention: s.attention(n), Pending: s.index.behind(n.ID),
 	}
 	if st.Online {
 		d.Relay = s.relayLabel(st.Relay)
@@ -55,12 +63,26 @@ func (s *Service) View(n store.Node) Device {
 	if st.Addr.IsValid() {
 		d.Address = st.Addr.Unmap().String()
 	}
-	if n.Expires.Before(s.asksIssued()) {
-		if c, err := cert.ParseNode(s.network, n.Certificate); err == nil {
-			d.Issued = &c.NotBefore
-		}
-	}
 	return d
+}
+
+// attention is Device.Attention of a row read with its certificate, if that ends before
+// asksIssued.
+func (s *Service) attention(n store.Node) string {
+	now := s.now()
+	if n.Expires.Before(now) {
+		return NeedExpired
+	}
+	if !n.Expires.Before(s.asksIssued()) {
+		return ""
+	}
+	// It is renewed with a third of its life left. With 7/30, 21 days of 90, that has
+	// failed for a while.
+	c, err := cert.ParseNode(s.network, n.Certificate)
+	if err == nil && n.Expires.Sub(now) < n.Expires.Sub(c.NotBefore)*7/30 {
+		return NeedRenewal
+	}
+	return ""
 }
 
 // asksIssued is the end of a certificate before which somebody asks when it was made:
@@ -74,96 +96,6 @@ func orNil(t time.Time) *time.Time {
 	}
 	t = t.UTC().Truncate(time.Second)
 	return &t
-}
-
-// DeviceQuery selects devices. The zero value selects all.
-type DeviceQuery struct {
-	Text   string // every space-separated word is part of the name, an address, a tag or the OS; no case; at most 100 bytes
-	State  string // "", "online" or "offline"
-	KeyID  string // joined with this key
-	After  string // name after which the page begins: the cursor
-	Offset int    // or how many to pass over
-	Limit  int    // 0: all
-}
-
-// DeviceList is one page.
-type DeviceList struct {
-	Devices []Device `json:"devices"`
-	Next    string   `json:"next"`    // DeviceQuery.After of the next page, "" at the end
-	Total   int      `json:"total"`   // that the query selects, whatever the page
-	Online  int      `json:"online"`  // online among all that the actor may see
-	All     int      `json:"all"`     // that the actor may see
-	Unaware int      `json:"unaware"` // of those: that do not know all addresses of the server
-}
-
-// Devices lists the devices that the actor may see, by name.
-func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceList, error) {
-	var list DeviceList
-	if err := opDeviceRead.asks(a); err != nil {
-		return list, err
-	}
-	if len(q.Text) > 100 {
-		return list, Invalid("search for at most 100 bytes")
-	}
-	words := strings.Fields(strings.ToLower(q.Text))
-	page := store.NodePage{UserID: opDeviceRead.ownerSeen(a), Ending: s.asksIssued()}
-	list.All, list.Online, list.Unaware = s.countFor(a)
-	every := len(words) == 0 && q.State == "" && q.KeyID == ""
-	err := s.store.Read(ctx, func(r *store.Reader) error {
-		if every && len(a.Tags) == 0 && q.Limit > 0 { // the database finds the page
-			list.Devices = make([]Device, 0, min(q.Limit, list.All))
-			page.After, page.Offset, page.Limit = q.After, q.Offset, q.Limit+1
-			return r.EachListed(s.network, page, func(n store.Node) error {
-				if len(list.Devices) == q.Limit {
-					list.Next = list.Devices[q.Limit-1].Name
-					return nil
-				}
-				list.Devices = append(list.Devices, s.View(n))
-				return nil
-			})
-		}
-		return r.EachListed(s.network, page, func(n store.Node) error {
-			if opDeviceRead.authorize(a, deviceTarget(n)) != nil {
-				return nil
-			}
-			if q.KeyID != "" && q.KeyID != n.KeyID || !s.matches(n, q.State, words) {
-				return nil
-			}
-			list.Total++
-			if list.Total <= q.Offset || n.Name <= q.After {
-				return nil
-			}
-			if q.Limit > 0 && len(list.Devices) == q.Limit {
-				list.Next = list.Devices[q.Limit-1].Name
-				return nil
-			}
-			list.Devices = append(list.Devices, s.View(n))
-			return nil
-		})
-	})
-	if err != nil {
-		return list, err
-	}
-	if every {
-		list.Total = list.All
-	}
-	s.lookAt(ctx, list.Devices)
-	return list, nil
-}
-
-// matches reports whether a device is selected.
-func (s *Service) matches(n store.Node, state string, words []string) bool {
-	if state != "" {
-		online := s.stateOf(n.ID, n.Seen).Online
-		if online != (state == "online") || !online && s.unsure(n.ID) {
-			return false
-		}
-	}
-	if len(words) == 0 {
-		return true
-	}
-	text := strings.ToLower(strings.Join(append([]string{n.Name + "." + s.suffix, n.IPv4.String(), store.IPv6Of(s.ipv6, n.IPv4).String(), n.OS}, n.Tags...), "\n"))
-	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
 }
 
 // countFor counts the devices that an actor may see, those of them that are online,

@@ -114,3 +114,11 @@ func (x *index) knowsURLs(id cert.NodeID) bool {
 	defer x.mu.RUnlock()
 	return x.nodes[id].told >= x.network.URLsN
 }
+
+// behind reports whether a node has not fetched its config since it came into its class.
+func (x *index) behind(id cert.NodeID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e := x.nodes[id]
+	return e.told < e.classN
+}

@@ -181,7 +181,7 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 	}
 	before, after := userAs(old), userAs(u)
 	if !slices.Equal(was, is) {
-		before.Groups, after.Groups = listed(was), listed(is)
+		before.Groups, after.Groups = groupList(was), groupList(is)
 	}
 	tx.did(userTarget(u), before, after)
 	if same {
@@ -337,7 +337,7 @@ type userRecord struct {
 	Groups *[]string `json:"groups,omitempty"` // where they are what changes
 }
 
-func listed(groups []string) *[]string { l := append([]string{}, groups...); return &l }
+func groupList(groups []string) *[]string { l := append([]string{}, groups...); return &l }
 
 func userAs(u store.User) userRecord {
 	return userRecord{Name: u.Name, Kind: u.Kind, Role: u.Role, Tags: u.Tags, DisplayName: u.DisplayName, Suspended: u.Suspended != nil}

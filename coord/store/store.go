@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 )
 
 // Errors that callers distinguish.
@@ -48,6 +49,7 @@ type Store struct {
 	readers   chan *Reader
 	nread     int
 	done      chan struct{} // closed when the writer has ended
+	commits   atomic.Uint64
 
 	mu     sync.RWMutex // held for reading while an op is handed over
 	closed bool
@@ -103,6 +105,10 @@ func (s *Store) start(ctx context.Context) error {
 	go s.writeLoop(&Reader{conn: w, stmts: map[string]*sql.Stmt{}, before: s.statement})
 	return nil
 }
+
+// Commits grows with each commit, before whoever wrote is answered. What was read after it
+// was some number is still so while it is that number.
+func (s *Store) Commits() uint64 { return s.commits.Load() }
 
 // Backup writes a consistent copy of the database to path, which must not
 // exist, while everything else goes on.

@@ -152,6 +152,7 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 	if err := r.exec("COMMIT"); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
+	s.commits.Add(1)
 	return after, nil
 }
 

@@ -15,9 +15,9 @@ type NewDevice struct {
 
 func (a *api) devices() {
 	s := a.ops
-	addAsked(a, operation{"GET", "/devices", "listDevices", "List devices, by name", "device.read", 0}, "cursor limit text state key",
+	addAsked(a, operation{"GET", "/devices", "listDevices", "List devices, by name unless another order is asked for", "device.read", 0}, "cursor limit filter sort text state key",
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.DeviceList, error) {
-			list, err := s.Devices(ctx, who, ops.DeviceQuery{Text: in.Text, State: in.State, KeyID: in.Key, After: in.Cursor, Limit: in.Limit})
+			list, err := s.Devices(ctx, who, ops.DeviceQuery{Filter: in.Filter, Sort: in.Sort, Text: in.Text, State: in.State, KeyID: in.Key, After: in.Cursor, Limit: in.Limit})
 			list.Devices = append([]ops.Device{}, list.Devices...)
 			return list, err
 		})

@@ -19,6 +19,8 @@ const maxRecords = 1000
 type Asked struct {
 	Cursor  string    `query:"cursor" maxLength:"200" doc:"the field next of the previous page; none for the first page"`
 	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; for audit records at most 1000"`
+	Filter  string    `query:"filter" maxLength:"1000" doc:"only devices that fit all terms: is:online (offline, attention, expired, pending, unaware, ephemeral), tag:T, owner:NAME, os:linux, version:<1.2, seen:>7d, relay:NAME, or a word of what a list shows; a minus before a term turns it round, commas are between several values, quotes around spaces"`
+	Sort    string    `query:"sort" maxLength:"20" doc:"name, status, tags, address, relay, version, owner, system or seen; a minus before it turns the order round"`
 	Text    string    `query:"text" doc:"only devices where each word is part of the name, an address, a tag or the operating system"`
 	State   string    `query:"state" enum:"online,offline"`
 	Key     string    `query:"key" doc:"only devices that joined with the key of this id"`

@@ -15,7 +15,7 @@ func (c *Client) DevicePage(ctx context.Context, q ops.DeviceQuery) (list ops.De
 	if q.Limit != 0 {
 		limit = strconv.Itoa(q.Limit)
 	}
-	err = c.call(ctx, "GET", "/devices"+query("text", q.Text, "state", q.State, "key", q.KeyID, "cursor", q.After, "limit", limit), nil, nil, &list)
+	err = c.call(ctx, "GET", "/devices"+query("filter", q.Filter, "sort", q.Sort, "text", q.Text, "state", q.State, "key", q.KeyID, "cursor", q.After, "limit", limit), nil, nil, &list)
 	return list, err
 }
 
