@@ -30,10 +30,10 @@ type heldRows struct {
 // waits for another one who reads them.
 func (s *Service) deviceRows(ctx context.Context) (*heldRows, error) {
 	commits := s.store.Commits()
-	s.rows.mu.Lock()
-	held := s.rows.held
-	s.rows.used = true
-	s.rows.mu.Unlock()
+	s.lists.mu.Lock()
+	held := s.lists.held
+	s.lists.used = true
+	s.lists.mu.Unlock()
 	if held != nil && held.commits == commits {
 		return held, nil
 	}
@@ -47,10 +47,10 @@ func (s *Service) deviceRows(ctx context.Context) (*heldRows, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.rows.mu.Lock()
-	defer s.rows.mu.Unlock()
-	if s.rows.held == nil || s.rows.held.commits <= commits {
-		s.rows.held = held
+	s.lists.mu.Lock()
+	defer s.lists.mu.Unlock()
+	if s.lists.held == nil || s.lists.held.commits <= commits {
+		s.lists.held = held
 	}
 	return held, nil
 }

@@ -74,7 +74,7 @@ type Service struct {
 	ownLoad  relayLoad      // of the relay in this process
 	notify   chan struct{}  // capacity 1: some version changed
 	told     changesCache
-	rows     deviceRows
+	lists    deviceRows
 	hooks    *hooks
 	noted    chan presenceNote
 

@@ -159,7 +159,7 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) upkeep(ctx context.Context) error {
 	s.checkRelays()
 	s.hooks.catchUp()
-	s.rows.forget()
+	s.lists.forget()
 	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx), s.keepAudit(ctx))
 }
 
