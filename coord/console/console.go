@@ -62,8 +62,11 @@ type Config struct {
 const maxForm = 16 << 10
 
 func boundOf(r *http.Request) int64 {
-	if r.URL.Path == "/access" || r.URL.Path == "/access/check" {
+	switch r.URL.Path {
+	case "/access", "/access/check":
 		return maxPolicyForm
+	case "/devices/bulk":
+		return maxBulkForm
 	}
 	return maxForm
 }

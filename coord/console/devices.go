@@ -3,28 +3,58 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"weft/coord/ops"
 )
 
-const devicesPerPage = 50
+// A page of the list without a script, and with one: as many rows as are in view, and about
+// as many before and after them.
+const (
+	devicesPerPage = 50
+	maxDeviceRows  = 300
+)
 
 type devicesView struct {
-	List        []deviceView
-	Text, State string
-	Total       int
+	List        []deviceRow
+	Query       string // what the search field holds
+	Problem     string // with it
+	Chips       []tab
+	Filters     []filterGroup
+	Total, From int
 	Online, All string
 	Empty       bool // no device at all
 	Self        string
+	All0        string // the list without any filter, in the same order
+	Export      string
 	Tabs        []tab
-	From, To    string
+	FirstText   string // the numbers of the first and the last device on the page
+	LastText    string
 	Prev, Next  string
 	Unaware     string   // how many do not know all of URLs yet, "" for none
 	Revocations string   // what is wrong with the revocation list, "" for nothing
 	URLs        []string // the server's addresses when there are several
+	Columns     []deviceColumn
+	Show        map[string]bool // columns that are shown
+	Roomy       bool
+	Bulk        bool // something can be done to many
+	HandOver    bool // so can giving them away
+	Sort        string
+	Changed     string // what was just done to how many
 	Mine        *mineView
+}
+
+// Wide is how many cells a row has.
+func (v devicesView) Wide() int {
+	n := 1 // the box
+	for _, c := range v.Columns {
+		if c.Shown {
+			n++
+		}
+	}
+	return n
 }
 
 type tab struct {
@@ -32,47 +62,72 @@ type tab struct {
 	Here       bool
 }
 
-// devices is the list. It is also what live updates and the search field
-// fetch: they take #device-list out of the same page.
+// deviceRow is a device as the list has it.
+type deviceRow struct {
+	deviceView
+	Status statusView
+	Why    string // more about its status, "" for nothing
+	Shown  []string
+	Number int // its place in the list, from 1
+}
+
+// deviceColumn is a column that can be left out.
+type deviceColumn struct {
+	ID, Title string
+	Href      string // the list sorted by it
+	Sort      string // "ascending", "descending", "" for not sorted by it
+	Shown     bool
+}
+
+// devices is the list. It is also what live updates, scrolling and the search field fetch:
+// they take a part out of the same page.
 func (c *Console) devices(v *visit) error {
-	q := v.r.URL.Query()
-	query := ops.DeviceQuery{Filter: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 100), ""), Sort: q.Get("sort"), Limit: devicesPerPage}
-	if s := q.Get("state"); s == "online" || s == "offline" {
-		query.State = s
-	}
-	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 && n <= 10_000_000 {
-		query.Offset = n
-	}
+	look := c.deviceLook(v.r)
+	query, problem := deviceQuery(v.r.URL.Query()), ""
 	list, err := c.ops.Devices(v.ctx(), v.actor, query)
+	if text := problemText(err); text != "" {
+		problem = text
+		list, err = c.ops.Devices(v.ctx(), v.actor, ops.DeviceQuery{Limit: 1})
+		list.Devices, list.Total = nil, 0
+	}
 	if err != nil {
 		return err
+	}
+	live := v.r.Header.Get(passiveHeader) != "" && v.partial()
+	if live && list.All == 0 { // the last one is gone
+		v.w.Header().Set("HX-Refresh", "true")
 	}
 	revocations, err := c.ops.ShowRevocations(v.actor)
 	if err != nil {
 		return err
 	}
 	view := devicesView{
-		Text: clean(query.Filter), State: query.State, Total: list.Total,
+		Query: asTyped([]string{query.Filter}), Problem: problem, Total: list.Total, From: query.Offset,
 		Online: thousands(list.Online), All: thousands(list.All),
-		Empty: list.All == 0,
-		Self:  devicesPath(query),
+		Empty: list.All == 0, Sort: query.Sort,
+		Self: devicesPath(query), All0: devicesPath(ops.DeviceQuery{Sort: query.Sort}), Export: exportPath(query),
+		Roomy: look.roomy, Show: look.shown, Columns: deviceColumns(query, look),
+		Changed: changedText(v.r.URL.Query()),
 
 		Revocations: revocationsText(revocations),
 	}
+	view.Bulk, view.HandOver = mayAssign(v.actor)
 	if list.Unaware > 0 {
 		view.Unaware = thousands(list.Unaware)
 	}
 	if urls := c.ops.Network().URLs; len(urls) > 1 || list.Unaware > 0 {
 		view.URLs = cleanAll(urls)
 	}
-	for _, d := range list.Devices {
-		view.List = append(view.List, c.deviceView(d))
+	for i, d := range list.Devices {
+		view.List = append(view.List, c.deviceRow(d, query.Offset+i+1))
 	}
-	for _, t := range []struct{ text, state string }{{"All", ""}, {"Online", "online"}, {"Offline", "offline"}} {
-		view.Tabs = append(view.Tabs, tab{t.text, devicesPath(ops.DeviceQuery{Filter: query.Filter, State: t.state}), t.state == query.State})
+	if !live {
+		if err := c.filters(v, &view, query); err != nil {
+			return err
+		}
 	}
 	if n := len(list.Devices); list.Total > n && n > 0 {
-		view.From, view.To = thousands(query.Offset+1), thousands(query.Offset+n)
+		view.FirstText, view.LastText = thousands(query.Offset+1), thousands(query.Offset+n)
 	}
 	if query.Offset > 0 {
 		prev := query
@@ -81,7 +136,7 @@ func (c *Console) devices(v *visit) error {
 	}
 	if query.Offset+len(list.Devices) < list.Total && len(list.Devices) > 0 {
 		next := query
-		next.Offset += devicesPerPage
+		next.Offset += len(list.Devices)
 		view.Next = devicesPath(next)
 	}
 	if v.actor.Role == ops.RoleMember && !v.partial() && query.Filter == "" && query.Offset == 0 {
@@ -90,6 +145,58 @@ func (c *Console) devices(v *visit) error {
 		}
 	}
 	return c.render(v, http.StatusOK, "devices", view)
+}
+
+// deviceQuery is what an address asks for. What makes no sense is left out; of what cannot
+// be understood in the filter the service says so.
+func deviceQuery(q url.Values) ops.DeviceQuery {
+	query := ops.DeviceQuery{Filter: strings.ToValidUTF8(cut(strings.TrimSpace(q.Get("q")), 1000), ""), Limit: devicesPerPage}
+	if s := q.Get("state"); s == "online" || s == "offline" { // links from before there were filters
+		query.Filter = strings.TrimSpace(query.Filter + " is:" + s)
+	}
+	if s := q.Get("sort"); slices.Contains(ops.DeviceSorts, strings.TrimPrefix(s, "-")) && s != "name" {
+		query.Sort = s
+	}
+	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 && n <= 10_000_000 {
+		query.Offset = n
+	}
+	if n, err := strconv.Atoi(q.Get("n")); err == nil && n > 0 {
+		query.Limit = min(n, maxDeviceRows)
+	}
+	return query
+}
+
+func (c *Console) deviceRow(d ops.Device, number int) deviceRow {
+	row := deviceRow{deviceView: c.deviceView(d), Number: number}
+	row.Shown = cleanAll(ops.ShownTags(d.Tags))
+	kind, word := "offline", ""
+	switch {
+	case row.Expired:
+		kind, word = "attention", "Expired"
+		row.Why = "Its certificate ended " + row.Expires.Text + "; it reaches nobody. weft doctor on the device says why it was not renewed."
+	case row.Overdue:
+		kind, word = "attention", "Not renewed"
+		row.Why = "Its certificate ends " + row.Expires.Text + " and should have been renewed. weft doctor on the device says why."
+	case row.Online && row.Heard != "":
+		kind, word = "stale", "Silent"
+		row.Why = "It is connected, and was last heard " + row.Heard + "."
+	case row.Online:
+		kind = "online"
+	case row.Unknown:
+		kind, word = "pending", "Checking"
+		row.Why = "The server or a relay has just started and has no report about it yet."
+	}
+	if d.Pending {
+		row.Why = strings.TrimSpace(row.Why + " It has not fetched the certificate for its latest tags and owner yet.")
+	}
+	if row.Unaware {
+		row.Why = strings.TrimSpace(row.Why + " It does not know all addresses of the server yet.")
+	}
+	row.Status = statusView{kind, word}
+	if word == "" {
+		row.Status.Word = statusWords[kind]
+	}
+	return row
 }
 
 // revocationsText is what is wrong with the revocation list, "" for nothing.
@@ -106,19 +213,29 @@ func revocationsText(r ops.Revocations) string {
 // TotalText is the number of matches in words.
 func (v devicesView) TotalText() string { return plural(v.Total, "device") }
 
-func devicesPath(q ops.DeviceQuery) string {
+// ResultText is how many there are of how many.
+func (v devicesView) ResultText() string {
+	if len(v.Chips) == 0 && v.Query == "" {
+		return plural(v.Total, "device")
+	}
+	return thousands(v.Total) + " of " + v.All + " devices"
+}
+
+func devicesPath(q ops.DeviceQuery) string { return withQuery("/devices", q) }
+
+func withQuery(path string, q ops.DeviceQuery) string {
 	u := url.Values{}
 	if q.Filter != "" {
 		u.Set("q", q.Filter)
 	}
-	if q.State != "" {
-		u.Set("state", q.State)
+	if q.Sort != "" {
+		u.Set("sort", q.Sort)
 	}
 	if q.Offset > 0 {
 		u.Set("from", strconv.Itoa(q.Offset))
 	}
 	if len(u) == 0 {
-		return "/devices"
+		return path
 	}
-	return "/devices?" + u.Encode()
+	return path + "?" + u.Encode()
 }

@@ -10,7 +10,7 @@ type section struct {
 
 // navOf is the section of a page, by the name of its template.
 var navOf = map[string]string{
-	"devices": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices",
+	"devices": "devices", "bulk": "devices", "device": "devices", "replace": "devices", "add": "devices", "approve": "devices", "join": "devices",
 	"people": "people", "person": "people", "invite": "people", "groups": "people", "identities": "people",
 	"access": "access", "policy": "access", "policytests": "access", "policytags": "access", "policyhistory": "access",
 	"activity": "activity", "introductions": "activity", "verify": "activity",

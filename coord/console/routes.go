@@ -41,6 +41,10 @@ var routes = []route{
 	{"GET /style", member, (*Console).style},
 
 	{"GET /devices", member, (*Console).devices},
+	{"GET /devices/export", member, (*Console).exportDevices},
+	{"GET /devices/ids", member, (*Console).deviceIDs},
+	{"POST /devices/view", member, (*Console).setDeviceLook},
+	{"POST /devices/bulk", member, (*Console).changeDevices},
 	{"GET /devices/{id}", member, (*Console).device},
 	{"GET /devices/{id}/activity", member, (*Console).deviceActivity},
 	{"GET /devices/{id}/settings", member, (*Console).deviceSettings},

@@ -163,6 +163,8 @@ func here(v *visit, name string) string {
 			return at
 		}
 		return path.Dir(v.r.URL.Path) + "/settings"
+	case "bulk":
+		return listPath(v.r.PostForm.Get("back"))
 	case "add":
 		return addPath(chosen(v.r.PostForm.Get("for"), v.r.PostForm.Get("kind")).ID)
 	case "approve":
