@@ -81,11 +81,3 @@ func appendCSV(b []byte, r audit.Record, hash audit.Hash) ([]byte, error) {
 	w.Flush()
 	return append(b, out.Bytes()...), w.Error()
 }
-
-// csvCell is a text that no spreadsheet takes for a formula.
-func csvCell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
-}

@@ -68,7 +68,7 @@ type deviceRow struct {
 	Status statusView
 	Why    string // more about its status, "" for nothing
 	Shown  []string
-	Number int // its place in the list, from 1
+	Number int // its row of the table, whose first one is the heads
 }
 
 // deviceColumn is a column that can be left out.
@@ -93,7 +93,7 @@ func (c *Console) devices(v *visit) error {
 	if err != nil {
 		return err
 	}
-	live := v.r.Header.Get(passiveHeader) != "" && v.partial()
+	live := v.r.Header.Get(passiveHeader) == "list" && v.partial() // who asks shows the rows only
 	if live && list.All == 0 { // the last one is gone
 		v.w.Header().Set("HX-Refresh", "true")
 	}
@@ -119,7 +119,7 @@ func (c *Console) devices(v *visit) error {
 		view.URLs = cleanAll(urls)
 	}
 	for i, d := range list.Devices {
-		view.List = append(view.List, c.deviceRow(d, query.Offset+i+1))
+		view.List = append(view.List, c.deviceRow(d, query.Offset+i+2))
 	}
 	if !live {
 		if err := c.filters(v, &view, query); err != nil {
@@ -209,6 +209,9 @@ func revocationsText(r ops.Revocations) string {
 	}
 	return ""
 }
+
+// Rows is how many rows the table would have with all of them, its heads among them.
+func (v devicesView) Rows() int { return v.Total + 1 }
 
 // TotalText is the number of matches in words.
 func (v devicesView) TotalText() string { return plural(v.Total, "device") }

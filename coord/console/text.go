@@ -209,3 +209,18 @@ func agentText(ua string) string {
 	}
 	return string(r)
 }
+
+// csvCell has spreadsheets take a text for a text: some run what begins with one of these as
+// a formula, and devices choose some of the texts.
+func csvCell(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if trimmed := strings.TrimLeft(s, " \t"); trimmed != "" && strings.ContainsRune("=+-@\t", rune(trimmed[0])) || strings.HasPrefix(s, "\t") {
+		return "'" + s
+	}
+	return s
+}

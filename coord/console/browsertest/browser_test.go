@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ import (
 	"weft/coord/console/consoletest"
 	"weft/coord/doctor"
 	"weft/coord/install"
+	"weft/overlay/cert"
 	"weft/overlay/release"
 )
 
@@ -259,12 +261,71 @@ func controls(network *consoletest.Network, c *console.Console, gate *gated) htt
 		network.Member(r.FormValue("name"))
 		fmt.Fprint(w, network.Link(r.FormValue("name")))
 	})
+	// A fleet of n devices in four places, of which two thirds are online.
+	mux.HandleFunc("POST /fleet", func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.FormValue("n"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for p, place := range []string{"berlin", "lyon", "oslo", "porto"} {
+			var names []string
+			for i := p; i < n; i += 4 {
+				names = append(names, fmt.Sprintf("%s-%04d", r.FormValue("name"), i))
+			}
+			made := network.AddMany(names, []string{"linux/arm64", "linux/amd64", "darwin/arm64", "windows/amd64"}[p], "device", "site-"+place)
+			add(made...)
+			for i, d := range made {
+				network.Presence(d.ID, uint64(i), i%3 != 0, time.Now(), netip.MustParseAddr("192.0.2.1"))
+			}
+		}
+	})
+	mux.HandleFunc("POST /presence", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range devices {
+			if d.Name == r.FormValue("name") {
+				network.Presence(d.ID, uint64(time.Now().UnixNano()), r.FormValue("on") == "true", time.Now(), netip.MustParseAddr("192.0.2.1"))
+			}
+		}
+	})
+	// Devices come and go, as many a second as are asked for, until the time is over.
+	mux.HandleFunc("POST /flap", func(w http.ResponseWriter, r *http.Request) {
+		rate, err := strconv.Atoi(r.FormValue("rate"))
+		length, err2 := time.ParseDuration(r.FormValue("for"))
+		if err != nil || err2 != nil || rate < 1 {
+			http.Error(w, "want rate and for", http.StatusBadRequest)
+			return
+		}
+		mu.Lock()
+		var ids []cert.NodeID
+		for _, d := range devices {
+			if strings.HasPrefix(d.Name, r.FormValue("name")) {
+				ids = append(ids, d.ID)
+			}
+		}
+		mu.Unlock()
+		begin, done := time.Now(), 0
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for now := range tick.C {
+			if now.Sub(begin) > length {
+				break
+			}
+			for due := int(now.Sub(begin).Seconds() * float64(rate)); done < due; done++ {
+				network.Presence(ids[done%len(ids)], uint64(1_000_000+done), (done/len(ids))%2 == 0, now, netip.MustParseAddr("192.0.2.1"))
+			}
+		}
+		fmt.Fprint(w, done)
+	})
 	mux.HandleFunc("POST /many", func(w http.ResponseWriter, r *http.Request) {
 		var names []string
 		for i := range 5000 {
 			names = append(names, fmt.Sprintf("unit-%04d", i))
 		}
-		for i, d := range network.AddMany(names, "linux/arm", "device") {
+		made := network.AddMany(names, "linux/arm", "device")
+		add(made...)
+		for i, d := range made {
 			network.Presence(d.ID, uint64(i), i%3 != 0, time.Now(), netip.MustParseAddr("192.0.2.1"))
 		}
 	})

@@ -1,0 +1,201 @@
+// The list of devices. Without this it is pages of 50 with boxes to tick. With it, the rows
+// around what is in view are fetched as one scrolls, what was ticked stays so while rows come
+// and go, and a bar at the foot says how many there are.
+
+const rowsWanted = () => document.getElementById("rows");
+const boxes = () => [...(rowsWanted()?.querySelectorAll("input[name=id]") ?? [])];
+
+// What is ticked, by id, whether or not its row is here.
+const ticked = new Set();
+const mostTicked = 1000;
+let anchor = null; // the place in the list of the box that was last clicked
+let listed = ""; // the list, with its filter and order, that ticked and anchor are of
+
+const number = (el, name) => Number(el.dataset[name]);
+
+// Every row is as high as the others.
+function rowHeight() {
+  const row = rowsWanted()?.firstElementChild;
+  return row ? row.getBoundingClientRect().height : 0;
+}
+
+function gap(id, height) {
+  const body = document.getElementById(id);
+  if (!body) return;
+  body.hidden = height <= 0;
+  body.firstElementChild.firstElementChild.style.height = `${height}px`;
+}
+
+// The list is as high as if all its rows were here.
+function stretch() {
+  const rows = rowsWanted();
+  const height = rowHeight();
+  if (!rows || !height) return;
+  const [from, total, here] = [number(rows, "from"), number(rows, "total"), rows.children.length];
+  gap("gap-before", from * height);
+  gap("gap-after", Math.max(0, total - from - here) * height);
+  document.getElementById("list").classList.add("stretched");
+}
+
+// inView is the range of places that are in view, whether or not their rows are here.
+function inView() {
+  const [rows, height] = [rowsWanted(), rowHeight()];
+  const top = rows.getBoundingClientRect().top - number(rows, "from") * height;
+  const total = number(rows, "total");
+  const first = Math.min(total, Math.max(0, Math.floor(-top / height)));
+  return [first, Math.min(total, Math.max(first, Math.ceil((innerHeight - top) / height)))];
+}
+
+// Rows are fetched for three screens, in steps, so that a little scrolling asks for nothing.
+function windowWanted() {
+  const [first, last] = inView();
+  const screen = Math.max(10, last - first);
+  const from = Math.max(0, Math.floor((first - screen) / 10) * 10);
+  return [from, Math.min(300, Math.ceil((last + screen - from) / 10) * 10)];
+}
+
+function fill() {
+  const rows = rowsWanted();
+  if (!rows || !rowHeight()) return;
+  const [first, last] = inView();
+  const from = number(rows, "from");
+  if (first < from || last > from + rows.children.length) htmx.trigger("#list", "window");
+}
+
+let filling = 0;
+function scrolled() {
+  filling ||= requestAnimationFrame(() => {
+    filling = 0;
+    fill();
+  });
+}
+addEventListener("scroll", scrolled, { passive: true });
+addEventListener("resize", () => {
+  stretch();
+  scrolled();
+});
+
+// The bar.
+function showTicked() {
+  const [rows, bar] = [rowsWanted(), document.getElementById("bar")];
+  if (!rows || !bar) return;
+  for (const box of boxes()) box.checked = ticked.has(box.value);
+  bar.classList.add("floating");
+  bar.hidden = !ticked.size;
+  const total = number(rows, "total");
+  document.getElementById("chosen").textContent = `${ticked.size.toLocaleString("en")} selected`;
+  const all = document.getElementById("choose-all");
+  all.hidden = ticked.size >= Math.min(total, mostTicked);
+  all.textContent = total > mostTicked ? `Select the first ${mostTicked.toLocaleString("en")} of ${total.toLocaleString("en")} that match` : `Select all ${total.toLocaleString("en")} that match`;
+  document.getElementById("choose-none").hidden = false;
+  const everything = bar.querySelector(".everything");
+  everything.hidden = true;
+  everything.firstElementChild.checked = false;
+}
+
+function tick(ids, on) {
+  for (const id of ids) {
+    if (!on) ticked.delete(id);
+    else if (ticked.size < mostTicked) ticked.add(id);
+    else {
+      say(`At most ${mostTicked.toLocaleString("en")} devices can be changed at once.`);
+      break;
+    }
+  }
+  showTicked();
+}
+
+// idsOf fetches ids of the list from a place on.
+async function idsOf(from, n) {
+  const at = new URL(rowsWanted().dataset.at, location.href);
+  at.pathname = "/devices/ids";
+  at.searchParams.set("from", from);
+  at.searchParams.set("n", n);
+  const res = await fetch(at);
+  if (!res.ok) throw new Error(res.status);
+  return (await res.json()).ids;
+}
+
+async function tickRange(from, n, on) {
+  try {
+    tick(await idsOf(from, n), on);
+  } catch {
+    say("The server did not answer. Nothing more was selected.");
+    showTicked();
+  }
+}
+
+document.addEventListener("click", (e) => {
+  const box = e.target.closest?.("#rows input[name=id]");
+  if (box) {
+    const rows = rowsWanted();
+    const place = number(rows, "from") + [...rows.children].indexOf(box.closest("tr"));
+    const [start, end] = [Math.min(anchor ?? place, place), Math.max(anchor ?? place, place)];
+    if (e.shiftKey && anchor !== null && end > start) {
+      const from = number(rows, "from");
+      const here = boxes();
+      if (start >= from && end < from + here.length) tick(here.slice(start - from, end - from + 1).map((b) => b.value), box.checked);
+      else tickRange(start, end - start + 1, box.checked);
+    } else tick([box.value], box.checked);
+    anchor = place;
+  }
+  if (e.target.id === "choose-all") tickRange(0, mostTicked, true);
+  if (e.target.id === "choose-none") {
+    tick([...ticked], false);
+    boxes()[0]?.focus();
+  }
+});
+
+// What is sent is what is ticked, also where the row is not here.
+document.addEventListener("formdata", (e) => {
+  if (e.target.id !== "bulk") return;
+  e.formData.delete("id");
+  for (const id of ticked) e.formData.append("id", id);
+});
+
+// Enter in a field of the bar does what the button beside it does.
+document.addEventListener("keydown", (e) => {
+  const field = e.key === "Enter" && e.target.closest?.("#bar input:not([type=checkbox])");
+  if (!field) return;
+  e.preventDefault();
+  field.parentElement.querySelector("button").click();
+});
+
+// Requests of the list ask for the rows that are wanted now; an answer to an older question
+// is not shown.
+document.addEventListener("htmx:config:request", (e) => {
+  const { sourceElement, request } = e.detail.ctx;
+  if (sourceElement.id !== "list" || !rowsWanted() || !rowHeight()) return;
+  const at = new URL(rowsWanted().dataset.at, location.href);
+  const [from, n] = windowWanted();
+  at.searchParams.set("from", from);
+  at.searchParams.set("n", n);
+  request.action = at.pathname + at.search;
+  request.asked = rowsWanted().dataset.at;
+});
+const listOf = (at) => {
+  const url = new URL(at, location.href);
+  url.searchParams.delete("from");
+  return url.search;
+};
+document.addEventListener("htmx:before:swap", (e) => {
+  const { sourceElement, request } = e.detail.ctx;
+  if (sourceElement?.id === "list" && request.asked && rowsWanted() && listOf(request.asked) !== listOf(rowsWanted().dataset.at)) e.preventDefault();
+});
+
+function settle() {
+  const rows = rowsWanted();
+  if (!rows) return;
+  const now = listOf(rows.dataset.at);
+  if (now !== listed) {
+    ticked.clear();
+    anchor = null;
+    listed = now;
+  }
+  stretch();
+  showTicked();
+  scrolled();
+}
+document.addEventListener("htmx:after:swap", settle);
+// What a page kept by the browser had ticked is not known here.
+settle();
