@@ -211,7 +211,7 @@ func (b *browser) post(path string, kv ...string) answer {
 func form(kv ...string) url.Values {
 	f := url.Values{}
 	for i := 0; i < len(kv); i += 2 {
-		f.Set(kv[i], kv[i+1])
+		f.Add(kv[i], kv[i+1])
 	}
 	return f
 }
