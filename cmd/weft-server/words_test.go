@@ -39,6 +39,8 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"devices approve BCDFG-HJKLM --yes", 5, "request with this code: not found; a code is good for 10 minutes: compare it with the screen of the device, or run weft up there again"},
 		{"devices deny nosuch", 5, `request "nosuch": not found; see: weft-server devices waiting`},
 		{"devices --online --offline", 2, "no device is both"},
+		{"devices list --filter colour:red", 2, `nothing is filtered by "colour:": say is, tag,`},
+		{"devices list --sort colour", 2, `sort: colour: devices are sorted by name,`},
 		{"devices show nosuch", 5, `device "nosuch": not found; see: weft-server devices list`},
 		{"devices edit pi", 2, "nothing to change: give --tag, --no-tags or --user"},
 		{"devices edit pi --tag x --no-tags", 2, "exclude each other"},

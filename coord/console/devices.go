@@ -94,7 +94,7 @@ func (c *Console) devices(v *visit) error {
 		return err
 	}
 	live := v.r.Header.Get(passiveHeader) == "list" && v.partial() // who asks shows the rows only
-	if live && list.All == 0 { // the last one is gone
+	if live && list.All == 0 {                                     // the last one is gone
 		v.w.Header().Set("HX-Refresh", "true")
 	}
 	revocations, err := c.ops.ShowRevocations(v.actor)

@@ -14,7 +14,8 @@
 //
 // A request passes, in this order (console.go): security headers, the bound on
 // its body, the cross-origin check, the route table (routes.go), the session
-// (session.go), and then the page: devices.go, device.go (its tabs:
+// (session.go), and then the page: devices.go (devices_filter.go: what the
+// list is narrowed by; devices_look.go: its columns; devices_bulk.go, devices_csv.go), device.go (its tabs:
 // device_overview.go, device_activity.go, device_settings.go; its line of round trips:
 // latency.go, connection.go; who reaches it: reach.go; undoing a change: undo.go), access.go
 // (access_rules.go: rules, tests, tags and groups for reading; access_history.go, textdiff.go;

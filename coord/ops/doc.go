@@ -38,7 +38,11 @@
 //
 // Devices and their names:
 //
-//	device.go     listing and showing devices
+//	device.go     showing devices
+//	device_query.go   listing, sorting and searching them: device_filter.go the grammar of
+//	              filters, device_facets.go what there is to filter by, device_rows.go
+//	              the rows in memory, version_order.go which version is newer
+//	device_bulk.go    the same change of many devices
 //	devices.go    finding a device by the word that a person uses; errors
 //	device_rename.go, device_replace.go, device_delete.go  a command each; logout too
 //	device_assign.go  other tags, another owner: and what becomes of the certificates

@@ -218,7 +218,7 @@ var calls = map[string]func(t *testing.T, c *client.Client) error{
 		return err
 	},
 	"listDevices": func(t *testing.T, c *client.Client) error {
-		list, err := c.Devices(t.Context(), ops.DeviceQuery{Text: "C.weft", State: "offline"})
+		list, err := c.Devices(t.Context(), ops.DeviceQuery{Text: "C.weft", State: "offline", Filter: "is:offline -tag:nothing", Sort: "-seen"})
 		if len(list) != 1 || list[0].Name != "c" {
 			t.Errorf("%+v", list)
 		}
@@ -871,8 +871,17 @@ func TestPages(t *testing.T) {
 	if records, err = c.Audit(t.Context(), store.AuditFilter{Limit: 1000}); err != nil {
 		t.Fatal(err)
 	}
-	for limit := 1; limit < 8; limit++ {
-		q := ops.DeviceQuery{Limit: limit}
+	for _, q := range []ops.DeviceQuery{{Filter: "colour:red"}, {Sort: "colour"}} {
+		if _, err := c.DevicePage(t.Context(), q); !errors.Is(err, ops.ErrInvalid) || !strings.Contains(err.Error(), "colour") {
+			t.Errorf("%+v: %v", q, err)
+		}
+	}
+	for limit := 1; limit < 15; limit++ { // the second half in another order, which comes to the same
+		q := ops.DeviceQuery{Limit: 1 + limit%7}
+		if limit > 7 {
+			q.Sort = "relay"
+		}
+		limit := q.Limit
 		for i := 0; ; {
 			page, err := c.DevicePage(t.Context(), q)
 			if err != nil || page.Total != 7 || len(page.Devices) > limit {

@@ -8,15 +8,15 @@ await step("devices change under one's eyes, and typing is not disturbed", async
   await page.goto(CONSOLE + "/devices");
   await page.locator("#live-state[data-state=on]").waitFor();
   const row = page.locator(`#d-${run.joined}`);
-  await row.locator(".dot.on").waitFor();
+  await row.locator(".status.online").waitFor();
   await control("/online", { id: run.joined, on: "false" });
-  await row.locator(".dot.off").waitFor();
+  await row.locator(".status.offline").waitFor();
   await look(page, "devices");
   await page.setViewportSize(wide);
 
   await page.keyboard.press("/");
   await page.keyboard.type("sens");
-  await page.waitForFunction(() => document.querySelectorAll(".list tbody tr").length === 3);
+  await page.waitForFunction(() => document.querySelectorAll("#rows > tr").length === 3);
   assert.match(page.url(), /q=sens/);
   await page.evaluate(() => (window.sameInput = document.querySelector("#q")));
   await control("/online", { id: run.joined, on: "true" }); // a live update while typing
@@ -28,7 +28,7 @@ await step("devices change under one's eyes, and typing is not disturbed", async
   // The live update must follow the search, not the page as it was loaded.
   await control("/online", { id: run.joined, on: "false" });
   await page.waitForTimeout(900);
-  assert.equal(await page.locator(".list tbody tr").count(), 3);
+  assert.equal(await page.locator("#rows > tr").count(), 3);
   await page.keyboard.type(" zzz");
   await page.getByText("Nothing matches").waitFor();
   await look(page, "nothing");
@@ -38,7 +38,7 @@ await step("a server that hangs: the page says so, greys what it shows, and reco
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
   await page.locator("#live-state[data-state=on]").waitFor();
-  const rows = page.locator(".list tbody tr");
+  const rows = page.locator("#rows > tr");
   const all = await rows.count();
   expect(/htmx:error/);
   await control("/freeze");
@@ -55,7 +55,7 @@ await step("a server that hangs: the page says so, greys what it shows, and reco
   await page.locator("#silent").waitFor({ state: "hidden" });
   await page.locator("#live-state[data-state=on]").waitFor();
   // What was asked for meanwhile is asked for again, without a click.
-  await page.waitForFunction(() => document.querySelectorAll(".list tbody tr").length === 1);
+  await page.waitForFunction(() => document.querySelectorAll("#rows > tr").length === 1);
   await failed.waitFor({ state: "hidden" });
   await page.locator("#devices:not([data-waiting])").waitFor();
   // A request alone that fails can be tried again.
@@ -63,15 +63,15 @@ await step("a server that hangs: the page says so, greys what it shows, and reco
   await page.route(/q=green/, (route) => route.abort(), { times: 1 });
   await page.locator("#q").fill("green");
   await failed.getByRole("button", { name: "Try again" }).click();
-  await page.locator(".list tbody tr").getByText("greenhouse").waitFor();
+  await page.locator("#rows > tr").getByText("greenhouse").waitFor();
   await failed.waitFor({ state: "hidden" });
   // Live again.
   await page.locator("#q").fill("");
-  await page.waitForFunction((n) => document.querySelectorAll(".list tbody tr").length === n, all);
+  await page.waitForFunction((n) => document.querySelectorAll("#rows > tr").length === n, all);
   await control("/online", { id: run.joined, on: "true" });
-  await page.locator(`#d-${run.joined} .dot.on`).waitFor();
+  await page.locator(`#d-${run.joined} .status.online`).waitFor();
   await control("/online", { id: run.joined, on: "false" });
-  await page.locator(`#d-${run.joined} .dot.off`).waitFor();
+  await page.locator(`#d-${run.joined} .status.offline`).waitFor();
   expect();
 });
 
