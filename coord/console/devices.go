@@ -85,6 +85,10 @@ func (c *Console) devices(v *visit) error {
 	look := c.deviceLook(v.r)
 	query, problem := deviceQuery(v.r.URL.Query()), ""
 	list, err := c.ops.Devices(v.ctx(), v.actor, query)
+	if err == nil && len(list.Devices) == 0 && list.Total > 0 { // it has become shorter
+		query.Offset = (list.Total - 1) / devicesPerPage * devicesPerPage
+		list, err = c.ops.Devices(v.ctx(), v.actor, query)
+	}
 	if text := problemText(err); text != "" {
 		problem = text
 		list, err = c.ops.Devices(v.ctx(), v.actor, ops.DeviceQuery{Limit: 1})

@@ -21,7 +21,7 @@ type Asked struct {
 	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; for audit records at most 1000"`
 	Filter  string    `query:"filter" maxLength:"1000" doc:"only devices that fit all terms: is:online (offline, attention, expired, pending, unaware, ephemeral), tag:T, owner:NAME, os:linux, version:<1.2, seen:>7d, relay:NAME, or a word of what a list shows; a minus before a term turns it round, commas are between several values, quotes around spaces"`
 	Sort    string    `query:"sort" maxLength:"20" doc:"name, status, tags, address, relay, version, owner, system or seen; a minus before it turns the order round"`
-	Text    string    `query:"text" doc:"only devices where each word is part of the name, an address, a tag or the operating system"`
+	Text    string    `query:"text" doc:"only devices where each word, whatever it looks like, is in the name, an address, a tag, the owner, the system, the version or the relay"`
 	State   string    `query:"state" enum:"online,offline"`
 	Key     string    `query:"key" doc:"only devices that joined with the key of this id"`
 	Name    string    `query:"name" doc:"a name, short or in full, or an address"`

@@ -56,7 +56,7 @@ function windowWanted() {
 
 function fill() {
   const rows = rowsWanted();
-  if (!rows || !rowHeight()) return;
+  if (!rows || !rowHeight() || typeof htmx === "undefined") return;
   const [first, last] = inView();
   const from = number(rows, "from");
   if (first < from || last > from + rows.children.length) htmx.trigger("#list", "window");
@@ -69,6 +69,7 @@ function scrolled() {
     fill();
   });
 }
+addEventListener("load", scrolled);
 addEventListener("scroll", scrolled, { passive: true });
 addEventListener("resize", () => {
   stretch();
@@ -148,7 +149,7 @@ document.addEventListener("click", (e) => {
 
 // What is sent is what is ticked, also where the row is not here.
 document.addEventListener("formdata", (e) => {
-  if (e.target.id !== "bulk") return;
+  if (e.target.getAttribute("id") !== "bulk") return; // its id is a field of it
   e.formData.delete("id");
   for (const id of ticked) e.formData.append("id", id);
 });
