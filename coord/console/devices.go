@@ -148,6 +148,9 @@ func (c *Console) devices(v *visit) error {
 			return err
 		}
 	}
+	if live {
+		return c.fragment(v, "devices", "devicelist", view)
+	}
 	return c.render(v, http.StatusOK, "devices", view)
 }
 

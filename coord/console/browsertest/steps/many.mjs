@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { CONSOLE, wide, control, look, step, run } from "../lib.mjs";
+import { CONSOLE, browser, wide, control, look, step, run } from "../lib.mjs";
 
 const { page } = run;
 
@@ -62,15 +62,15 @@ await step("5,000 devices: 1,000 of them come and go in a second", async () => {
     window.updates = [];
     document.addEventListener("htmx:after:swap", (e) => e.target.id === "list" && window.updates.push(performance.now()));
   });
-  const cdp = await page.context().newCDPSession(page);
-  await cdp.send("Performance.enable");
-  const busy = async () => (await cdp.send("Performance.getMetrics")).metrics.find((m) => m.name === "TaskDuration").value;
+  // Seconds of processor time of all that draws pages.
+  const cdp = await browser.newBrowserCDPSession();
+  const busy = async () => (await cdp.send("SystemInfo.getProcessInfo")).processInfo.filter((p) => p.type === "renderer").reduce((sum, p) => sum + p.cpuTime, 0);
   const [before, start] = [await busy(), Date.now()];
   const changes = Number(await control("/flap", { rate: 1000, for: "5s", name: "unit" }));
   const [seconds, used] = [(Date.now() - start) / 1000, (await busy()) - before];
   const updates = await page.evaluate(() => window.updates);
   const closest = Math.min(...updates.slice(1).map((t, i) => t - updates[i]));
-  console.log(`${changes} changes in ${seconds.toFixed(1)} s: ${updates.length} updates (${(updates.length / seconds).toFixed(2)} a second, closest ${closest.toFixed(0)} ms), the page was busy ${((100 * used) / seconds).toFixed(1)} % of a core`);
+  console.log(`${changes} changes in ${seconds.toFixed(1)} s: ${updates.length} updates (${(updates.length / seconds).toFixed(2)} a second, closest ${closest.toFixed(0)} ms), its pages used ${((100 * used) / seconds).toFixed(1)} % of a core`);
   assert.ok(updates.length > 0, "nothing was updated");
   assert.ok(updates.length <= 2 * seconds + 1, `${updates.length} updates in ${seconds} s`);
   await page.getByText("1 selected").waitFor();

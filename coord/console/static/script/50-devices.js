@@ -181,8 +181,23 @@ const listOf = (at) => {
 };
 document.addEventListener("htmx:before:swap", (e) => {
   const { sourceElement, request } = e.detail.ctx;
+  // Rows that did not change shall be the same as those that are here.
+  for (const { fragment } of e.detail.tasks) if (fragment) wake(fragment);
   if (sourceElement?.id === "list" && request.asked && rowsWanted() && listOf(request.asked) !== listOf(rowsWanted().dataset.at)) e.preventDefault();
 });
+
+// However much changes, the list is fetched at most twice a second.
+let due = 0;
+let fetched = -Infinity;
+function refresh() {
+  due ||= setTimeout(() => {
+    due = 0;
+    fetched = performance.now();
+    if (document.getElementById("list")) htmx.trigger("#list", "fresh");
+  }, Math.max(0, fetched + 500 - performance.now()));
+}
+document.addEventListener("devices", refresh);
+document.addEventListener("resync", refresh);
 
 function settle() {
   const rows = rowsWanted();
