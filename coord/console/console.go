@@ -65,7 +65,7 @@ func boundOf(r *http.Request) int64 {
 	switch r.URL.Path {
 	case "/access", "/access/check":
 		return maxPolicyForm
-	case "/devices/bulk":
+	case "/devices/list/change":
 		return maxBulkForm
 	}
 	return maxForm

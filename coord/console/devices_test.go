@@ -48,7 +48,7 @@ func TestDevicesLook(t *testing.T) {
 	b := s.browser().enter()
 	s.household()
 	b.get("/devices").want(t, 200, `class="c-version"`, `class="c-owner"`)
-	if to := b.post("/devices/view", "column", "status", "column", "system", "column", "nonsense", "rows", "roomy", "back", "/devices?q=nas&sort=-seen&from=50").want(t, 303).Header.Get("Location"); to != "/devices?from=50&q=nas&sort=-seen" {
+	if to := b.post("/devices/list/view", "column", "status", "column", "system", "column", "nonsense", "rows", "roomy", "back", "/devices?q=nas&sort=-seen&from=50").want(t, 303).Header.Get("Location"); to != "/devices?from=50&q=nas&sort=-seen" {
 		t.Error(to)
 	}
 	page := b.get("/devices").want(t, 200, "grid fixed devices roomy", `class="c-system"`, `class="c-status"`, `class="c-name"`)
@@ -58,7 +58,7 @@ func TestDevicesLook(t *testing.T) {
 		}
 	}
 	for _, back := range []string{"https://evil.example/", "//evil.example", "/account", "/devices/../account", "\\\\evil"} {
-		if to := b.post("/devices/view", "back", back).want(t, 303).Header.Get("Location"); to != "/devices" {
+		if to := b.post("/devices/list/view", "back", back).want(t, 303).Header.Get("Location"); to != "/devices" {
 			t.Errorf("%s leads to %s", back, to)
 		}
 	}
@@ -73,29 +73,29 @@ func TestDevicesBulk(t *testing.T) {
 	tags := func(name string) string { return strings.Join(made[name].Show().Tags, " ") }
 	const back = "/devices?q=tag%3Asensor"
 
-	to := b.post("/devices/bulk", "do", "add-tag", "tag", "#site-berlin", "id", id("nas"), "id", id("greenhouse"), "back", back).want(t, 303).Header.Get("Location")
+	to := b.post("/devices/list/change", "do", "add-tag", "tag", "#site-berlin", "id", id("nas"), "id", id("greenhouse"), "back", back).want(t, 303).Header.Get("Location")
 	b.get(to).want(t, 200, "2 devices got the tag.", "3 of 7 devices")
 	if tags("nas") != "device site-berlin" || tags("greenhouse") != "device sensor site-berlin" {
 		t.Error(tags("nas"), tags("greenhouse"))
 	}
-	b.post("/devices/bulk", "do", "remove-tag", "tag", "site-berlin", "id", id("nas"), "back", back).want(t, 303)
+	b.post("/devices/list/change", "do", "remove-tag", "tag", "site-berlin", "id", id("nas"), "back", back).want(t, 303)
 	if tags("nas") != "device" {
 		t.Error(tags("nas"))
 	}
 	// All of the list, whatever page is shown.
-	b.post("/devices/bulk", "do", "add-tag", "tag", "outside", "all", "1", "back", back).want(t, 303)
+	b.post("/devices/list/change", "do", "add-tag", "tag", "outside", "all", "1", "back", back).want(t, 303)
 	if tags("weather-station") != "device outside sensor" || tags("nas") != "device" {
 		t.Error(tags("weather-station"), tags("nas"))
 	}
 	s.net.Member("anna")
-	b.post("/devices/bulk", "do", "owner", "owner", "anna", "id", id("anna-laptop"), "back", "/devices").want(t, 303)
+	b.post("/devices/list/change", "do", "owner", "owner", "anna", "id", id("anna-laptop"), "back", "/devices").want(t, 303)
 	if made["anna-laptop"].Show().User != "anna" {
 		t.Error("the laptop was not handed over")
 	}
 	gone := strings.Repeat("0", 31) + "1"
-	b.post("/devices/bulk", "do", "owner", "owner", "anna", "id", id("workbench"), "id", gone).want(t, 422, "1 device could not be changed", "1 device changed hands", "A device that is not there any more", "It is not there any more.")
-	b.post("/devices/bulk", "do", "owner", "owner", "nobody", "id", id("workbench")).want(t, 422, "There is no user of this name.", "workbench", "Nothing was changed.")
-	b.post("/devices/bulk", "do", "add-tag", "tag", "two words", "id", id("nas")).want(t, 422, "1 device could not be changed", "nas")
+	b.post("/devices/list/change", "do", "owner", "owner", "anna", "id", id("workbench"), "id", gone).want(t, 422, "1 device could not be changed", "1 device changed hands", "A device that is not there any more", "It is not there any more.")
+	b.post("/devices/list/change", "do", "owner", "owner", "nobody", "id", id("workbench")).want(t, 422, "There is no user of this name.", "workbench", "Nothing was changed.")
+	b.post("/devices/list/change", "do", "add-tag", "tag", "two words", "id", id("nas")).want(t, 422, "1 device could not be changed", "nas")
 
 	for name, c := range map[string]struct {
 		form []string
@@ -107,29 +107,29 @@ func TestDevicesBulk(t *testing.T) {
 		"a broken filter": {[]string{"do", "delete", "all", "1", "back", "/devices?q=x%3Ay"}, "Nothing is filtered by"},
 		"gone":            {[]string{"do", "delete", "id", gone}, "not there any more"},
 	} {
-		if a := b.post("/devices/bulk", c.form...); a.StatusCode != 422 || !strings.Contains(a.body, c.want) {
+		if a := b.post("/devices/list/change", c.form...); a.StatusCode != 422 || !strings.Contains(a.body, c.want) {
 			t.Errorf("%s: %d %s", name, a.StatusCode, a.body)
 		}
 	}
 	for name, form := range map[string][]string{"no such thing": {"do", "format", "id", id("nas")}, "no id": {"do", "delete", "id", "../nas"}} {
-		if a := b.post("/devices/bulk", form...); a.StatusCode != 400 {
+		if a := b.post("/devices/list/change", form...); a.StatusCode != 400 {
 			t.Errorf("%s: %d", name, a.StatusCode)
 		}
 	}
 
 	// Deletion asks: for one by its name, for several by their number.
-	b.post("/devices/bulk", "do", "delete", "id", id("nas"), "back", back).want(t, 200, "Delete 1 device?", `data-must-be="nas"`)
-	b.post("/devices/bulk", "do", "delete-now", "id", id("nas"), "typed", "1").want(t, 422, "That is not its name. Nothing was deleted.")
-	page := b.post("/devices/bulk", "do", "delete", "all", "1", "back", back).want(t, 200, "Delete 3 devices?", `data-must-be="3"`, "garage-door", `value="`+id("garage-door")+`"`, `value="/devices?q=tag%3Asensor"`)
+	b.post("/devices/list/change", "do", "delete", "id", id("nas"), "back", back).want(t, 200, "Delete 1 device?", `data-must-be="nas"`)
+	b.post("/devices/list/change", "do", "delete-now", "id", id("nas"), "typed", "1").want(t, 422, "That is not its name. Nothing was deleted.")
+	page := b.post("/devices/list/change", "do", "delete", "all", "1", "back", back).want(t, 200, "Delete 3 devices?", `data-must-be="3"`, "garage-door", `value="`+id("garage-door")+`"`, `value="/devices?q=tag%3Asensor"`)
 	if strings.Contains(page.body, id("nas")) {
 		t.Error("what does not match is to be deleted too")
 	}
 	three := []string{"do", "delete-now", "id", id("garage-door"), "id", id("greenhouse"), "id", id("weather-station"), "back", back}
-	b.post("/devices/bulk", append(three, "typed", "2")...).want(t, 422, "That is not their number.")
+	b.post("/devices/list/change", append(three, "typed", "2")...).want(t, 422, "That is not their number.")
 	if list, err := s.net.Devices(t.Context(), ops.Root(), ops.DeviceQuery{}); err != nil || list.All != 7 {
 		t.Fatalf("%d are left, %v", list.All, err)
 	}
-	to = b.post("/devices/bulk", append(three, "typed", "3")...).want(t, 303).Header.Get("Location")
+	to = b.post("/devices/list/change", append(three, "typed", "3")...).want(t, 303).Header.Get("Location")
 	b.get(to).want(t, 200, "3 devices deleted.")
 	if list, err := s.net.Devices(t.Context(), ops.Root(), ops.DeviceQuery{}); err != nil || list.All != 4 {
 		t.Errorf("%d are left, %v", list.All, err)
@@ -151,9 +151,9 @@ func TestDevicesBulkBounds(t *testing.T) {
 	for i := range ops.MaxDeviceChange {
 		form = append(form, "id", fmt.Sprintf("%032x", i))
 	}
-	b.post("/devices/bulk", form...).want(t, 422, "1,000 devices could not be changed")
-	b.post("/devices/bulk", append(form, "id", strings.Repeat("f", 32))...).want(t, 422, "At most 1000 devices")
-	b.post("/devices/bulk", append(form, "owner", strings.Repeat("x", 40<<10))...).want(t, 413)
+	b.post("/devices/list/change", form...).want(t, 422, "1,000 devices could not be changed")
+	b.post("/devices/list/change", append(form, "id", strings.Repeat("f", 32))...).want(t, 422, "At most 1000 devices")
+	b.post("/devices/list/change", append(form, "owner", strings.Repeat("x", 40<<10))...).want(t, 413)
 }
 
 // Members export, count and change what is theirs; auditors change nothing.
@@ -162,7 +162,7 @@ func TestDevicesOfOthers(t *testing.T) {
 	admin := s.browser().enter()
 	made := s.household()
 	s.net.Member("anna")
-	admin.post("/devices/bulk", "do", "owner", "owner", "anna", "id", made["anna-laptop"].ID.String()).want(t, 303)
+	admin.post("/devices/list/change", "do", "owner", "owner", "anna", "id", made["anna-laptop"].ID.String()).want(t, 303)
 	anna := s.browser().enterAs("anna")
 	for _, at := range []string{"/devices", "/devices/export", "/devices/ids", "/devices/export?q=-zzz", "/devices?q=is:online,offline&sort=owner"} {
 		a := anna.get(at).want(t, 200)
@@ -176,12 +176,12 @@ func TestDevicesOfOthers(t *testing.T) {
 		}
 	}
 	nas := made["nas"].ID.String()
-	anna.post("/devices/bulk", "do", "delete", "id", nas).want(t, 422, "not there any more")
-	anna.post("/devices/bulk", "do", "delete-now", "id", nas, "typed", "nas").want(t, 422, "not there any more")
-	if a := anna.post("/devices/bulk", "do", "add-tag", "tag", "x", "id", nas).want(t, 422); strings.Contains(a.body, "nas") {
+	anna.post("/devices/list/change", "do", "delete", "id", nas).want(t, 422, "not there any more")
+	anna.post("/devices/list/change", "do", "delete-now", "id", nas, "typed", "nas").want(t, 422, "not there any more")
+	if a := anna.post("/devices/list/change", "do", "add-tag", "tag", "x", "id", nas).want(t, 422); strings.Contains(a.body, "nas") {
 		t.Error("anna learns a name")
 	}
-	anna.post("/devices/bulk", "do", "owner", "owner", "admin", "id", made["anna-laptop"].ID.String()).want(t, 422, "You may not do this to it.")
+	anna.post("/devices/list/change", "do", "owner", "owner", "admin", "id", made["anna-laptop"].ID.String()).want(t, 422, "You may not do this to it.")
 	if tags := made["nas"].Show().Tags; !slices.Equal(tags, []string{"device"}) {
 		t.Error(tags)
 	}
@@ -192,7 +192,7 @@ func TestDevicesOfOthers(t *testing.T) {
 	if page := audrey.get("/devices").want(t, 200, "nas"); strings.Contains(page.body, `type="checkbox" name="id"`) || strings.Contains(page.body, "Delete…") {
 		t.Error("an auditor is offered changes")
 	}
-	audrey.post("/devices/bulk", "do", "add-tag", "tag", "x", "id", nas).want(t, 422, "You may not do this to it.")
+	audrey.post("/devices/list/change", "do", "add-tag", "tag", "x", "id", nas).want(t, 422, "You may not do this to it.")
 }
 
 // An export is CSV of what is filtered, in its order, and no cell of it is a formula.
