@@ -184,6 +184,9 @@ func (c *Console) deviceRow(d ops.Device, number int) deviceRow {
 	case row.Overdue:
 		kind, word = "attention", "Not renewed"
 		row.Why = "Its certificate ends " + row.Expires.Text + " and should have been renewed. weft doctor on the device says why."
+	case row.SignIn != nil && row.SignIn.Overdue:
+		kind, word = "attention", "Sign in again"
+		row.Why = "It reaches nothing: it was to be signed in again " + row.SignIn.Due.Text + ". weft up on it does that."
 	case row.Online && row.Heard != "":
 		kind, word = "stale", "Silent"
 		row.Why = "It is connected, and was last heard " + row.Heard + "."
@@ -192,6 +195,9 @@ func (c *Console) deviceRow(d ops.Device, number int) deviceRow {
 	case row.Unknown:
 		kind, word = "pending", "Checking"
 		row.Why = "The server or a relay has just started and has no report about it yet."
+	}
+	if in := row.SignIn; in != nil && in.Soon && !in.Overdue {
+		row.Why = strings.TrimSpace(row.Why + " It has to be signed in again " + in.Due.Text + ": weft up on it does that.")
 	}
 	if d.Pending {
 		row.Why = strings.TrimSpace(row.Why + " It has not fetched the certificate for its latest tags and owner yet.")
