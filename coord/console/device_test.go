@@ -217,7 +217,7 @@ func TestDeviceActivity(t *testing.T) {
 	s := newSite(t)
 	b := s.browser().enter()
 	pi := s.net.Add("pi", "linux/arm64", "sensor")
-	for i := range 60 {
+	for i := range 110 {
 		if i%15 == 14 {
 			s.advance(25 * time.Hour) // not more often than a device can be renamed
 		}
@@ -226,7 +226,7 @@ func TestDeviceActivity(t *testing.T) {
 	at := "/devices/" + pi.ID.String() + "/activity"
 	b.signIn()
 	page := b.get(at).want(t, 200, "<b>Renamed</b>", "before: </span>hall</del>", "after: </span>door</ins>", `rel="next"`)
-	if n := strings.Count(page.body, `<summary><span class="when"`); n != 50 {
+	if n := strings.Count(page.body, `<summary><span class="when"`); n != 100 {
 		t.Errorf("%d records on the first page", n)
 	}
 	next := regexp.MustCompile(`href="(` + at + `\?before=\d+)" rel="next"`).FindStringSubmatch(page.body)

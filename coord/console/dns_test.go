@@ -83,7 +83,7 @@ func TestTooManyWildcards(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	b.post("/devices/"+one.ID.String()+"/network/dns", "wildcard", "on", "lan-names", "default").want(t, 422, "devices answer for names below theirs, at most")
+	b.post("/devices/"+one.ID.String()+"/dns", "wildcard", "on", "lan-names", "default").want(t, 422, "devices answer for names below theirs, at most")
 }
 
 func TestShownAsWritten(t *testing.T) {

@@ -57,6 +57,7 @@ func TestSuspendedPeople(t *testing.T) {
 	if _, err := Do(t.Context(), s.Service, anna, UseLink{Link: link(), Password: "hash", Session: NewSession{Hash: session}}); err != nil {
 		t.Fatal(err)
 	}
+	anna.SignedIn = s.clock.Now()
 	made, err := Do(t.Context(), s.Service, anna, CreateToken{User: "robot"})
 	if err != nil {
 		t.Fatal(err)
