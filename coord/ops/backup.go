@@ -209,7 +209,7 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	defer lock.Close()
+	defer filelock.Release(lock)
 	opened, err := seal.NewReader(r, passphrase)
 	if err != nil {
 		return fmt.Errorf("read backup: %w", err)
@@ -262,7 +262,7 @@ func sweepRestores(dir string) {
 		if filelock.Try(lock) == nil {
 			parent.RemoveAll(e.Name())
 		}
-		lock.Close()
+		filelock.Release(lock)
 	}
 }
 

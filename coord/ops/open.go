@@ -21,6 +21,7 @@ import (
 	"weft/coord/store"
 	"weft/coord/webhook"
 	"weft/overlay/cert"
+	"weft/overlay/filelock"
 )
 
 // Defaults of a new network.
@@ -76,7 +77,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	}
 	defer func() {
 		if err != nil {
-			lock.Close()
+			filelock.Release(lock)
 		}
 	}()
 	if o.Create {

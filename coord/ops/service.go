@@ -17,6 +17,7 @@ import (
 	"weft/coord/store"
 	"weft/overlay/api"
 	"weft/overlay/cert"
+	"weft/overlay/filelock"
 )
 
 // Relay is the relay in this process, as the service calls it. All methods except Ping
@@ -117,7 +118,7 @@ func (s *Service) SetReleaseKey(key func() []byte) { s.releaseKey = key }
 func (s *Service) Close() error {
 	err := s.store.Close()
 	s.events.close()
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, filelock.Release(s.lock))
 }
 
 // Network returns the network's row, as memory has it.

@@ -31,6 +31,7 @@ import (
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
+	"weft/overlay/filelock"
 	"weft/overlay/link"
 	"weft/overlay/relay/relayserver"
 )
@@ -315,6 +316,6 @@ func (r *Relay) closeFiles() {
 	}
 	r.udp.Close()
 	if r.lock != nil {
-		r.lock.Close()
+		filelock.Release(r.lock)
 	}
 }

@@ -24,7 +24,9 @@ func TestOneOwner(t *testing.T) {
 	if err := Try(second); !errors.Is(err, ErrLocked) {
 		t.Errorf("second owner: %v", err)
 	}
-	first.Close()
+	if err := Release(first); err != nil {
+		t.Fatal(err)
+	}
 	if err := Try(second); err != nil {
 		t.Errorf("after the first has gone: %v", err)
 	}

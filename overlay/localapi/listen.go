@@ -37,11 +37,11 @@ func Listen(path, group string) (net.Listener, error) {
 	// stays.
 	if fi, err := os.Lstat(path); err == nil {
 		if fi.Mode().Type() != os.ModeSocket {
-			lock.Close()
+			filelock.Release(lock)
 			return nil, fmt.Errorf("listen on %s: the path exists and is not a socket; choose another with --socket", path)
 		}
 		if err := os.Remove(path); err != nil {
-			lock.Close()
+			filelock.Release(lock)
 			return nil, fmt.Errorf("listen on %s: %w", path, err)
 		}
 	}
@@ -56,7 +56,7 @@ func Listen(path, group string) (net.Listener, error) {
 		}
 	}
 	if err != nil {
-		lock.Close()
+		filelock.Release(lock)
 		if errors.Is(err, syscall.EINVAL) { // the system's error for a path that is too long
 			return nil, fmt.Errorf("listen on %s: the path is too long for a socket: %d characters; choose a shorter one with --socket", path, len(path))
 		}
@@ -146,7 +146,7 @@ func (l *listener) Close() error {
 	err := l.Listener.Close() // unlinks the socket
 	if err == nil {
 		os.Remove(l.lock.Name())
-		l.lock.Close()
+		filelock.Release(l.lock)
 	}
 	return err
 }

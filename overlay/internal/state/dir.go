@@ -106,7 +106,7 @@ func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 func (d *Dir) ReadOnly() bool { return d.readOnly }
 
 // Close releases the lock.
-func (d *Dir) Close() error { return d.lock.Close() }
+func (d *Dir) Close() error { return filelock.Release(d.lock) }
 
 // LoadIdentity returns nil without an error if there is none yet. A damaged file is an
 // error, so that the node never replaces its identity.
