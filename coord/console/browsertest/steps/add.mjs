@@ -13,7 +13,7 @@ const tabTo = async (name) => {
   assert.fail(`the keyboard does not reach ${name}`);
 };
 const now = () => page.locator(".journey [aria-current=step] .step").textContent();
-const keyOf = () => new URL(page.url()).pathname.split("/")[2];
+const keyOf = () => new URL(page.url()).pathname.split("/").at(-2); // …/keys/ID/join
 
 await step("add a device by keyboard, see it fetch, join and answer live", async () => {
   await page.setViewportSize(wide);
