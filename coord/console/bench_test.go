@@ -176,7 +176,7 @@ func BenchmarkPagesWatched(b *testing.B) {
 	}
 	var fetched atomic.Int64
 	watch := func(cookies []*http.Cookie) error {
-		stream, err := get("/events", cookies)
+		stream, err := get("/events?want=devices", cookies)
 		if err != nil {
 			return err
 		}

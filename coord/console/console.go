@@ -101,6 +101,7 @@ type Console struct {
 	mu      sync.Mutex
 	closed  bool
 	streams map[*stream]struct{}
+	lists   int                    // of streams: whose page shows a list of devices
 	shown   map[string]shownToken  // by key id
 	used    map[[32]byte]time.Time // hashes of what works once, until when it would
 }
@@ -313,6 +314,7 @@ var (
 	errMediaType   = &pageError{http.StatusUnsupportedMediaType, "Request refused", "Only forms of this console are accepted here."}
 	errBadForm     = &pageError{http.StatusBadRequest, "Request refused", "The form could not be read."}
 	errTooLarge    = &pageError{http.StatusRequestEntityTooLarge, "Too large", "That is more than this page accepts."}
+	errWant        = &pageError{http.StatusUnprocessableEntity, "Not like this", "This address takes names of events: devices, device-ID, key-ID, at most 8 of them, with commas between them."}
 	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
 	errDiskFull    = &pageError{http.StatusServiceUnavailable, "The disk is full", "Nothing was changed. Make room on the file system of the server's data directory and try again; devices go on meanwhile."}
 	errStale       = &pageError{http.StatusForbidden, "Sign in again", "Nothing was changed."}

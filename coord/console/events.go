@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,22 +24,88 @@ import (
 //	signed-out    the session ended; the stream ends too
 //	pulse         every 3 s: a page that gets none for 10 s knows that what it shows is old
 //
+// A page says in the address which of devices, device-ID and key-ID it wants (?want=, names
+// with commas between them); one that does not gets all.
+//
 // htmx turns each into a DOM event that the parts of a page listen to
 // (hx-trigger). Many changes at once become one event per name and tick.
 const (
-	eventTick      = 200 * time.Millisecond
-	pulseEvery     = 3 * time.Second // see silence in static/script/20-live.js
-	maxPending     = 256             // names; more become one resync
+	shortTick      = 200 * time.Millisecond // of pages that show no list
+	pulseEvery     = 3 * time.Second        // see silence in static/script/20-live.js
+	maxPending     = 256                    // names; more become one resync
+	maxWanted      = 8                      // names
 	streamsPerUser = 32
 )
 
 // maxStreams bounds the live streams (open pages) of all users together.
 const maxStreams = 256
 
+// listTick is how long after one event a page that shows a list gets the next one, at the
+// earliest and at the latest, while that many of them are open. Each event has a list drawn
+// anew: the more there are, the longer they wait, each another time, so that they do not all
+// ask at once.
+func listTick(lists int) (least, most time.Duration) {
+	const short, long = 500 * time.Millisecond, 10 * time.Second // short: see refresh in static/script/50-devices.js
+	return short, min(max(short, time.Duration(lists)*100*time.Millisecond), long)
+}
+
+// wanted are the names that a page wants to hear; nil: all.
+type wanted map[string]bool
+
+func (w wanted) has(name string) bool { return w == nil || w[name] }
+
+// nothing reports that the page shows nothing that changes.
+func (w wanted) nothing() bool { return w != nil && len(w) == 0 }
+
+// wantedName is what may be asked for.
+var wantedName = regexp.MustCompile(`^(devices|(device|key)-[0-9A-Za-z_-]{1,64})$`)
+
+// wantedOf reads the address of a stream.
+func wantedOf(q url.Values) (wanted, error) {
+	if !q.Has("want") {
+		return nil, nil
+	}
+	w := wanted{}
+	if q.Get("want") == "" {
+		return w, nil
+	}
+	for name := range strings.SplitSeq(q.Get("want"), ",") {
+		if !wantedName.MatchString(name) {
+			return nil, errWant
+		}
+		if w[name] = true; len(w) > maxWanted {
+			return nil, errWant
+		}
+	}
+	return w, nil
+}
+
+// eventsOf is the address of the stream of the page that shows data: with the events that
+// parts of it wait for (hx-trigger in its template).
+func eventsOf(data any) string {
+	name := ""
+	switch p := data.(type) {
+	case devicesView:
+		name = "devices"
+	case activityView:
+		if p.Newer.Self != "" {
+			name = "devices"
+		}
+	case devicePage:
+		name = "device-" + p.Device.ID
+	case joinView:
+		if p.Live {
+			name = "key-" + p.Key.ID
+		}
+	}
+	return "/events?want=" + name
+}
+
 // stream is one open page.
 type stream struct {
 	session [32]byte
 	user    string
+	want    wanted
 	once    sync.Once
 	done    chan struct{} // closed by end
 	told    chan string   // names of what the console itself has seen; see tell
@@ -44,7 +114,7 @@ type stream struct {
 func (s *stream) end() { s.once.Do(func() { close(s.done) }) }
 
 // openStream adds a stream if there is room.
-func (c *Console) openStream(session [32]byte, user string) (*stream, error) {
+func (c *Console) openStream(session [32]byte, user string, want wanted) (*stream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || len(c.streams) >= maxStreams {
@@ -59,8 +129,11 @@ func (c *Console) openStream(session [32]byte, user string) (*stream, error) {
 	if n >= streamsPerUser {
 		return nil, errBusy
 	}
-	s := &stream{session: session, user: user, done: make(chan struct{}), told: make(chan string, 16)}
+	s := &stream{session: session, user: user, want: want, done: make(chan struct{}), told: make(chan string, 16)}
 	c.streams[s] = struct{}{}
+	if want.has("devices") {
+		c.lists++
+	}
 	return s, nil
 }
 
@@ -68,6 +141,20 @@ func (c *Console) closeStream(s *stream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.streams, s)
+	if s.want.has("devices") {
+		c.lists--
+	}
+}
+
+// tick is how long a stream waits after an event for the next one, at the earliest and at
+// the latest.
+func (c *Console) tick(s *stream) (least, most time.Duration) {
+	if !s.want.has("devices") {
+		return shortTick, shortTick
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return listTick(c.lists)
 }
 
 // tell sends a name to the open pages of a session. A page that has too many already gets it
@@ -76,7 +163,7 @@ func (c *Console) tell(session [32]byte, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for s := range c.streams {
-		if s.session == session {
+		if s.session == session && s.want.has(name) {
 			select {
 			case s.told <- name:
 			default:
@@ -102,12 +189,20 @@ func (c *Console) events(v *visit) error {
 	if v.r.Method == http.MethodHead {
 		return errMethod // or it would stay open with nobody reading
 	}
-	s, err := c.openStream(v.session.Hash, v.actor.UserID)
+	want, err := wantedOf(v.r.URL.Query())
+	if err != nil {
+		return err
+	}
+	s, err := c.openStream(v.session.Hash, v.actor.UserID, want)
 	if err != nil {
 		return err
 	}
 	defer c.closeStream(s)
-	changes, cancel := c.ops.Subscribe(v.actor)
+	var changes <-chan ops.Event // none for a page that shows nothing that changes
+	cancel := func() {}
+	if !want.nothing() {
+		changes, cancel = c.ops.Subscribe(v.actor)
+	}
 	defer func() { cancel() }()
 
 	rc := http.NewResponseController(v.w)
@@ -128,16 +223,27 @@ func (c *Console) events(v *visit) error {
 	defer pulse.Stop()
 	heartbeat := time.NewTicker(c.heartbeat)
 	defer heartbeat.Stop()
-	// tick runs while names may be pending; the first change after a quiet
-	// time goes out at once.
-	tick := time.NewTimer(eventTick)
+	// tick runs while names are pending. The first change after a quiet time goes out at
+	// once, unless so many lists are open that they would all be drawn at once.
+	tick := time.NewTimer(time.Hour)
 	tick.Stop()
 	ticking := false
+	var quiet time.Time // from when on it is
 	pending := make(map[string]bool)
-	flush := func() error {
-		if len(pending) == 0 {
-			return nil
+	add := func(names ...string) {
+		for _, name := range names {
+			if want.has(name) || name == "resync" {
+				pending[name] = true
+			}
 		}
+		if ticking || len(pending) == 0 {
+			return
+		}
+		least, most := c.tick(s)
+		ticking = true
+		tick.Reset(max(0, time.Until(quiet)) + rand.N(most-least+1))
+	}
+	flush := func() error {
 		text := ""
 		if len(pending) > maxPending || pending["resync"] {
 			text = sse("resync")
@@ -163,34 +269,19 @@ func (c *Console) events(v *visit) error {
 			if !ok { // we were too slow
 				cancel()
 				changes, cancel = c.ops.Subscribe(v.actor)
-				pending["resync"] = true
+				add("resync")
 			} else if len(pending) <= maxPending {
-				pending["devices"] = true
-				pending["device-"+e.Device.ID.String()] = true
+				add("devices", "device-"+e.Device.ID.String())
 				if idPattern.MatchString(e.Device.KeyID) {
-					pending["key-"+e.Device.KeyID] = true
+					add("key-" + e.Device.KeyID)
 				}
-			}
-			if !ticking {
-				if ok && flush() != nil {
-					return nil
-				}
-				ticking = true
-				tick.Reset(eventTick)
 			}
 		case name := <-s.told:
-			pending[name] = true
-			if !ticking {
-				if flush() != nil {
-					return nil
-				}
-				ticking = true
-				tick.Reset(eventTick)
-			}
+			add(name)
 		case <-tick.C:
-			if ticking = len(pending) > 0; ticking {
-				tick.Reset(eventTick)
-			}
+			ticking = false
+			least, _ := c.tick(s)
+			quiet = time.Now().Add(least)
 			if flush() != nil {
 				return nil
 			}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"weft/coord/console"
 	"weft/coord/ops"
 )
 
@@ -22,11 +24,13 @@ type live struct {
 	res    *http.Response
 }
 
-func (b *browser) live() *live {
+func (b *browser) live() *live { b.t.Helper(); return b.liveAt("/events") }
+
+func (b *browser) liveAt(at string) *live {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	b.t.Cleanup(cancel)
-	req := b.request("GET", "/events", nil).WithContext(ctx)
+	req := b.request("GET", at, nil).WithContext(ctx)
 	req.Header.Set("Accept", "text/html, text/event-stream")
 	res, err := b.Client.Do(req)
 	if err != nil {
@@ -261,4 +265,104 @@ func TestStreamsAreBounded(t *testing.T) {
 func subscriptions() int {
 	b := make([]byte, 16<<20)
 	return strings.Count(string(b[:runtime.Stack(b, true)]), "created by weft/coord/ops.(*Service).Subscribe")
+}
+
+// Every page asks for the events that its parts wait for, and for no others: so a list hears
+// nothing of each of a thousand devices.
+func TestEventsWanted(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	made, err := ops.Do(t.Context(), s.net.Service, ops.Root(), ops.CreateKey{Reusable: true, Tags: []string{"device"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.net.Join(made.Token, "one", "linux/arm64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.net.Add("two", "linux/arm64", "device")
+	connect := regexp.MustCompile(`hx-sse:connect="([^"]*)"`)
+	waits := regexp.MustCompile(`((?:devices|device-|key-)\S*) from:body`)
+	for _, page := range []struct{ at, want string }{
+		{"/devices", "devices"},
+		{"/devices?q=nothing", "devices"},
+		{"/activity", "devices"},
+		{"/devices/" + d.ID.String(), "device-" + d.ID.String()},
+		{"/devices/" + d.ID.String() + "/settings", "device-" + d.ID.String()},
+		{"/network/keys/" + d.Show().KeyID + "/join", "key-" + d.Show().KeyID},
+		{"/account", ""},
+		{"/network", ""},
+	} {
+		t.Run(page.at, func(t *testing.T) {
+			body := b.get(page.at).want(t, 200).body
+			m := connect.FindStringSubmatch(body)
+			if m == nil || m[1] != "/events?want="+page.want {
+				t.Fatalf("stream %q, want %q", m, page.want)
+			}
+			for _, w := range waits.FindAllStringSubmatch(body, -1) {
+				if w[1] != page.want {
+					t.Errorf("a part waits for %s", w[1])
+				}
+			}
+			before := subscriptions()
+			l := b.liveAt(m[1])
+			l.until(t, "resync")
+			other.Connect()
+			other.Disconnect()
+			d.Connect()
+			d.Disconnect()
+			if page.want == "" {
+				if n := subscriptions(); n > before {
+					t.Errorf("%d subscriptions for a page that nothing changes", n-before)
+				}
+			} else if seen := l.until(t, page.want); len(seen) != 1 {
+				t.Errorf("got %v", seen)
+			}
+		})
+	}
+}
+
+func TestEventsWantedAreBounded(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	for want, code := range map[string]int{
+		"devices":                          200,
+		"devices,devices,device-a":         200,
+		"":                                 200,
+		"resync":                           422,
+		"devices,":                         422,
+		"device-":                          422,
+		"device-a%0Aevent:b":               422,
+		"key-" + strings.Repeat("a", 65):   422,
+		"key-" + strings.Repeat("a", 64):   200,
+		strings.Repeat("devices,", 10_000): 422,
+		"key-1,key-2,key-3,key-4,key-5,key-6,key-7,key-8":       200,
+		"key-1,key-2,key-3,key-4,key-5,key-6,key-7,key-8,key-9": 422,
+	} {
+		if got := b.liveAt("/events?want=" + want).res.StatusCode; got != code {
+			t.Errorf("%.80q: %d, want %d", want, got, code)
+		}
+	}
+}
+
+// TestListTick: however many lists are open, about 20 a second are drawn at most until there
+// are 100, and no page waits longer than 10 s.
+func TestListTick(t *testing.T) {
+	for _, tc := range []struct {
+		lists int
+		most  time.Duration
+	}{
+		{0, 500 * time.Millisecond},
+		{1, 500 * time.Millisecond},
+		{5, 500 * time.Millisecond},
+		{6, 600 * time.Millisecond},
+		{20, 2 * time.Second},
+		{50, 5 * time.Second},
+		{100, 10 * time.Second},
+		{256, 10 * time.Second},
+	} {
+		if least, most := console.ListTick(tc.lists); least != 500*time.Millisecond || most != tc.most {
+			t.Errorf("%d lists: %v to %v, want 500ms to %v", tc.lists, least, most, tc.most)
+		}
+	}
 }

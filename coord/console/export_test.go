@@ -1,5 +1,7 @@
 package console
 
+import "time"
+
 // Routes lists every route's pattern, and whether it needs a session.
 func Routes() map[string]bool {
 	m := make(map[string]bool, len(routes))
@@ -29,3 +31,6 @@ func HoldHashing(c *Console) (release func()) {
 		}
 	}
 }
+
+// ListTick is how long a page with a list waits between events.
+func ListTick(lists int) (least, most time.Duration) { return listTick(lists) }

@@ -37,6 +37,8 @@ type page struct {
 	Here  string   // the page's own address, when a form's answer shows it
 	Theme string   // "light", "dark"; "": as the system says
 
+	Events string // address of the stream with what the page wants to hear
+
 	Sections []section
 	Themes   []theme
 }
@@ -145,6 +147,7 @@ func (c *Console) render(v *visit, status int, name string, data any) error {
 		p.User, p.Role, p.Owner = clean(v.actor.User), string(v.actor.Role), v.actor.Role == ops.RoleOwner
 		p.Sections, p.Parts = sectionsOf(v.actor), partsOf(v.actor, name)
 		p.Themes = themes(p.Theme)
+		p.Events = eventsOf(data)
 	}
 	n := c.ops.Network()
 	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}
