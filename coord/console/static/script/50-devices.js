@@ -13,11 +13,16 @@ let listed = ""; // the list, with its filter and order, that ticked and anchor 
 
 const number = (el, name) => Number(el.dataset[name]);
 
-// Every row is as high as the others.
+// Every row is as high as the others, so that one of them is measured once for each size of
+// the window: measuring has the browser lay out all rows at once.
+let height = 0;
 function rowHeight() {
   const row = rowsWanted()?.firstElementChild;
-  return row ? row.getBoundingClientRect().height : 0;
+  if (!row) return 0;
+  return (height ||= row.getBoundingClientRect().height);
 }
+addEventListener("resize", () => (height = 0));
+document.fonts?.addEventListener("loadingdone", () => (height = 0));
 
 function gap(id, height) {
   const body = document.getElementById(id);
@@ -46,20 +51,25 @@ function inView() {
   return [first, Math.min(total, Math.max(first, Math.ceil((innerHeight - top) / height)))];
 }
 
-// Rows are fetched for three screens, in steps, so that a little scrolling asks for nothing.
+// Rows are fetched for two screens, in steps: half of one before and after what is in view,
+// so that a little scrolling asks for nothing. More rows would take longer to draw than they
+// last where one scrolls fast.
 function windowWanted() {
   const [first, last] = inView();
-  const screen = Math.max(10, last - first);
-  const from = Math.max(0, Math.floor((first - screen) / 10) * 10);
-  return [from, Math.min(300, Math.ceil((last + screen - from) / 10) * 10)];
+  const margin = Math.max(10, Math.ceil((last - first) / 2));
+  const from = Math.max(0, Math.floor((first - margin) / 10) * 10);
+  return [from, Math.min(300, Math.ceil((last + margin - from) / 10) * 10)];
 }
 
+// fill asks before what is in view has come to the end of what is here.
 function fill() {
   const rows = rowsWanted();
   if (!rows || !rowHeight() || typeof htmx === "undefined") return;
   const [first, last] = inView();
-  const from = number(rows, "from");
-  if (first < from || last > from + rows.children.length) htmx.trigger("#list", "window");
+  const [from, early] = [number(rows, "from"), 4];
+  const before = Math.max(0, first - early);
+  const after = Math.min(number(rows, "total"), last + early);
+  if (before < from || after > from + rows.children.length) htmx.trigger("#list", "window");
 }
 
 let filling = 0;
