@@ -187,7 +187,7 @@ func BenchmarkPagesWatched(b *testing.B) {
 			return errors.New(stream.Status)
 		}
 		fetch := make(chan struct{}, 1)
-		wg.Go(func() { // as the page: when it hears of it, at most every 500 ms
+		wg.Go(func() { // as the page: when it hears of it, at most every second
 			for range fetch {
 				if list, err := get("/devices", cookies); err == nil {
 					if _, err := io.Copy(io.Discard, list.Body); err == nil && list.StatusCode == 200 {
@@ -197,7 +197,7 @@ func BenchmarkPagesWatched(b *testing.B) {
 				}
 				select {
 				case <-ctx.Done():
-				case <-time.After(500 * time.Millisecond):
+				case <-time.After(time.Second):
 				}
 			}
 		})

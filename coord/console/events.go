@@ -41,11 +41,11 @@ const (
 const maxStreams = 256
 
 // listTick is how long after one event a page that shows a list gets the next one, at the
-// earliest and at the latest, while that many of them are open. Each event has a list drawn
-// anew: the more there are, the longer they wait, each another time, so that they do not all
-// ask at once.
+// earliest and at the latest, while that many of them are open; the first after a quiet time
+// is that much earlier. Each event has a list drawn anew: the more there are, the longer they
+// wait, each another time, so that they do not all ask at once.
 func listTick(lists int) (least, most time.Duration) {
-	const short, long = 500 * time.Millisecond, 10 * time.Second // short: see refresh in static/script/50-devices.js
+	const short, long = time.Second, 10 * time.Second // short: see refresh in static/script/50-devices.js
 	return short, min(max(short, time.Duration(lists)*100*time.Millisecond), long)
 }
 

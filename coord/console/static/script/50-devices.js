@@ -61,7 +61,11 @@ function windowWanted() {
   return [from, Math.min(300, Math.ceil((last + margin - from) / 10) * 10)];
 }
 
-// fill asks before what is in view has come to the end of what is here.
+// fill asks before what is in view has come to the end of what is here. While one scrolls so
+// fast that each answer would replace all rows it asks four times a second: each such answer
+// holds the page up.
+let jumped = -Infinity;
+let jumping = 0;
 function fill() {
   const rows = rowsWanted();
   if (!rows || !rowHeight() || typeof htmx === "undefined") return;
@@ -69,7 +73,18 @@ function fill() {
   const [from, early] = [number(rows, "from"), 4];
   const before = Math.max(0, first - early);
   const after = Math.min(number(rows, "total"), last + early);
-  if (before < from || after > from + rows.children.length) htmx.trigger("#list", "window");
+  const end = from + rows.children.length;
+  if (before >= from && after <= end) return;
+  const wait = first >= end || last <= from ? jumped + 250 - performance.now() : 0;
+  if (wait > 0) {
+    jumping ||= setTimeout(() => {
+      jumping = 0;
+      fill();
+    }, wait);
+    return;
+  }
+  jumped = performance.now();
+  htmx.trigger("#list", "window");
 }
 
 let filling = 0;
@@ -196,7 +211,7 @@ document.addEventListener("htmx:before:swap", (e) => {
   if (sourceElement?.id === "list" && request.asked && rowsWanted() && listOf(request.asked) !== listOf(rowsWanted().dataset.at)) e.preventDefault();
 });
 
-// However much changes, the list is fetched at most twice a second.
+// However much changes, the list is fetched at most once a second (listTick in events.go).
 let due = 0;
 let fetched = -Infinity;
 function refresh() {
@@ -204,7 +219,7 @@ function refresh() {
     due = 0;
     fetched = performance.now();
     if (document.getElementById("list")) htmx.trigger("#list", "fresh");
-  }, Math.max(0, fetched + 500 - performance.now()));
+  }, Math.max(0, fetched + 1000 - performance.now()));
 }
 document.addEventListener("devices", refresh);
 document.addEventListener("resync", refresh);
