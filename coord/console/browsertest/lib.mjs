@@ -64,6 +64,15 @@ export async function newPage(options = {}) {
   return page;
 }
 
+// signInAgain signs in anew and goes to a page: what wants a sign-in of the last minutes is
+// then done, however long the steps before took.
+export async function signInAgain(page, next) {
+  await page.goto(`${CONSOLE}/sign-in/again?next=${next}`);
+  await page.fill("#password", password);
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  await page.waitForURL(CONSOLE + next);
+}
+
 // fits checks that nothing sticks out of a page, at the size it has.
 async function fits(page, name) {
   const { width } = page.viewportSize();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
-import { CONSOLE, password, wide, newPage, look, step, expect, run } from "../lib.mjs";
+import { CONSOLE, password, wide, newPage, signInAgain, look, step, expect, run } from "../lib.mjs";
 
 const { page } = run;
 
@@ -36,7 +36,7 @@ async function code(secret) {
 
 await step("codes beside the password, and a recovery code", async () => {
   await page.setViewportSize(wide);
-  await page.goto(CONSOLE + "/account");
+  await signInAgain(page, "/account");
   await page.getByText("Passkeys need a name in DNS").waitFor();
   await page.getByRole("link", { name: "Set up codes" }).click();
   await page.getByRole("heading", { name: "Set up codes" }).waitFor();

@@ -69,7 +69,8 @@ await step("DNS: records, routes, a live preview", async () => {
   assert.equal(await page.getByRole("cell", { name: "www.example.org", exact: true }).count(), 0);
   // One device.
   await page.goto(CONSOLE + "/devices?q=nas");
-  await page.getByRole("link", { name: "nas" }).click();
+  await page.getByRole("link", { name: "nas", exact: true }).click();
+  await page.getByRole("link", { name: "Settings" }).last().click();
   await page.getByText("Answer for every name below its own").click();
   await page.selectOption("#lan-names", "on");
   await page.getByRole("button", { name: "Set", exact: true }).click();

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { CONSOLE, password, browser, newPage, look, step, expect, run } from "../lib.mjs";
+import { CONSOLE, password, browser, newPage, signInAgain, look, step, expect, run } from "../lib.mjs";
 
 const { page } = run;
 
 await step("people: invite, come in by the link, edit, suspend, delete, by keyboard", async () => {
-  await page.goto(CONSOLE + "/people");
+  await signInAgain(page, "/people");
   await page.getByText("You are alone here").waitFor();
   await look(page, "people-alone");
   await page.getByRole("link", { name: "Invite", exact: true }).focus();
@@ -39,7 +39,7 @@ await step("people: invite, come in by the link, edit, suspend, delete, by keybo
   await ivy.getByRole("heading", { name: "This link no longer works" }).waitFor();
   expect();
 
-  for (const name of ["family", "garden"]) {
+  for (const name of ["household", "garden"]) {
     await page.goto(CONSOLE + "/people/groups");
     await page.getByLabel("Name of a new group").fill(name);
     await page.keyboard.press("Enter");
@@ -51,7 +51,7 @@ await step("people: invite, come in by the link, edit, suspend, delete, by keybo
   await page.getByLabel("Only for tags").fill("device sensor");
   await page.getByLabel("Only for tags").press("Enter");
   await page.getByText("Saved. It holds at once.").waitFor();
-  await page.getByRole("checkbox", { name: "family" }).check();
+  await page.getByRole("checkbox", { name: "household" }).check();
   await page.locator("section", { has: page.getByRole("heading", { name: "Groups", exact: true }) }).getByRole("button", { name: "Change" }).click();
   await page.getByText("Saved. It holds at once.").waitFor();
   await look(page, "people-person");

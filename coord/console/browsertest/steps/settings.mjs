@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { CONSOLE, password, look, newPage, step, expect, run } from "../lib.mjs";
+import { CONSOLE, password, look, newPage, signInAgain, step, expect, run } from "../lib.mjs";
 
 const { page } = run;
 
 await step("settings: the network, sign-in and a provider", async () => {
-  await page.goto(CONSOLE + "/devices");
+  await signInAgain(page, "/devices");
   await page.getByRole("link", { name: "Settings", exact: true }).click();
   await page.getByRole("heading", { name: "Network", exact: true }).waitFor();
   await page.getByText("From a terminal").click();
@@ -90,7 +90,7 @@ await step("settings: a webhook is made, tested, changed and deleted", async () 
 });
 
 await step("settings: a service gets a token, which is revoked", async () => {
-  await page.goto(CONSOLE + "/settings/tokens");
+  await signInAgain(page, "/settings/tokens");
   await page.getByText("No token works at the moment.").waitFor();
   await look(page, "tokens-empty");
   await page.getByRole("link", { name: "New token" }).first().click();
