@@ -62,7 +62,7 @@ func TestPasskeys(t *testing.T) {
 		t.Error("a passkey is asked for before there is one")
 	}
 	phone := owner.addPasskey("the phone <b>")
-	owner.get("/account").want(t, 200, "the phone &lt;b&gt;", "last used never", "with a link and a passkey")
+	owner.get("/account").want(t, 200, "the phone &lt;b&gt;", "never", "with a link and a passkey")
 
 	// It signs in without a name, in a browser that nobody knows.
 	b := s.browser()
@@ -231,7 +231,7 @@ func TestDemandedPasskey(t *testing.T) {
 	}
 	late := s.browser()
 	late.post("/sign-in", "name", "admin", "password", password).want(t, 303)
-	late.get("/account").want(t, 200, "does not work", "Set one up to go on")
+	late.get("/account").want(t, 200, "Does not work", "Set one up to go on")
 	for _, bad := range []string{"", "localhost", "192.0.2.1:80", "-x.example", "<b>.example", strings.Repeat("a.", 200) + "example"} {
 		if _, err := ops.Do(t.Context(), s.net.Service, ops.System(), ops.SetSignIn{PasskeyDomain: &bad}); err == nil {
 			t.Errorf("%q is a domain of passkeys", bad)

@@ -11,8 +11,8 @@ await step("keys", async () => {
   await page.fill("#note", "Golden image, batch 7");
   await page.fill("#tags", "sensor, north-field");
   await page.getByLabel("Reusable").check();
-  await page.getByRole("button", { name: "Create the key" }).click();
-  await page.getByText("Without installing").click();
+  await page.getByRole("button", { name: "Make the key" }).click();
+  await page.getByText("Other ways").click();
   await page.getByText("weft run --token-file").waitFor();
   await look(page, "join-reusable");
   await page.setViewportSize(wide);
