@@ -33,9 +33,8 @@ type devicesView struct {
 	FirstText   string // the numbers of the first and the last device on the page
 	LastText    string
 	Prev, Next  string
-	Unaware     string   // how many do not know all of URLs yet, "" for none
-	Revocations string   // what is wrong with the revocation list, "" for nothing
-	URLs        []string // the server's addresses when there are several
+	Unaware     string // how many do not know all addresses of the server yet, "" for none
+	Revocations string // what is wrong with the revocation list, "" for nothing
 	Columns     []deviceColumn
 	Show        map[string]bool // columns that are shown
 	Roomy       bool
@@ -118,9 +117,6 @@ func (c *Console) devices(v *visit) error {
 	view.Bulk, view.HandOver = mayAssign(v.actor)
 	if list.Unaware > 0 {
 		view.Unaware = thousands(list.Unaware)
-	}
-	if urls := c.ops.Network().URLs; len(urls) > 1 || list.Unaware > 0 {
-		view.URLs = cleanAll(urls)
 	}
 	for i, d := range list.Devices {
 		view.List = append(view.List, c.deviceRow(d, query.Offset+i+2))

@@ -24,7 +24,7 @@ await step("activity: filter, details, verify, by keyboard", async () => {
   await look(page, "activity-details");
   await page.setViewportSize(wide);
   const download = page.waitForEvent("download");
-  await page.getByRole("link", { name: "Export as CSV" }).click();
+  await page.getByRole("link", { name: "Export CSV" }).click();
   assert.match((await download).suggestedFilename(), /^weft-audit-.*\.csv$/);
   // A filter is taken away by itself.
   await page.getByRole("link", { name: "Done to: nas" }).focus();
