@@ -23,7 +23,7 @@ var networkPages = []sectionPage{
 }
 
 var settingsPages = []sectionPage{
-	{"Network", "/settings", "network.show", []string{"settings"}},
+	{"This network", "/settings", "network.show", []string{"settings"}},
 	{"Sign-in", "/settings/sign-in", "sign-in.read", []string{"signinsettings", "provider"}},
 	{"Webhooks", "/settings/webhooks", "webhook.read", []string{"webhooks", "webhook", "newwebhook"}},
 	{"API tokens", "/settings/tokens", "token.read", []string{"tokens", "newtoken"}},

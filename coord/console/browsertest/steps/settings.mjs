@@ -6,7 +6,7 @@ const { page } = run;
 await step("settings: the network, sign-in and a provider", async () => {
   await signInAgain(page, "/devices");
   await page.getByRole("link", { name: "Settings", exact: true }).click();
-  await page.getByRole("heading", { name: "Network", exact: true }).waitFor();
+  await page.getByRole("heading", { name: "This network", exact: true }).waitFor();
   await page.getByText("From a terminal").click();
   await look(page, "settings");
   await page.getByRole("link", { name: "Sign-in", exact: true }).click();
