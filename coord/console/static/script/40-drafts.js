@@ -1,9 +1,15 @@
 // What was typed, kept over a session that ends.
 
+let leaving = false; // for another page
+addEventListener("beforeunload", () => (leaving = true));
+
 function signedOut() {
   keepTyped();
   // The server shows the sign-in page at this address, and leads back here.
-  location.reload();
+  // A form that begins another session, such as that of signing in again, ends the one of
+  // this page before its answer is here: going there is not to be cut off.
+  if (leaving) setTimeout(() => location.reload(), 5000);
+  else location.reload();
 }
 
 // What was typed into a form survives a session that ends meanwhile: it is kept in this
