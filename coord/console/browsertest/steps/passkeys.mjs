@@ -57,7 +57,7 @@ await step("passkeys", async () => {
   await button.click();
   await named.getByRole("heading", { name: "Devices" }).waitFor();
   await named.goto(NAMED + "/account");
-  await named.getByText("Somebody may have a copy of it").waitFor();
+  await named.getByText("Somebody may have a copy of").waitFor();
   await look(named, "account-passkey-copied");
   await named.getByRole("button", { name: "Remove" }).click();
   await named.getByText("Passkey removed").waitFor();
