@@ -37,7 +37,7 @@ await step("network: relays, health, backup, addresses", async () => {
   assert.equal(await member.getByRole("link", { name: "Overview" }).count(), 0);
   await look(member, "network-member");
   await member.getByRole("link", { name: "Settings", exact: true }).click();
-  await member.getByRole("heading", { name: "Network", exact: true }).waitFor();
+  await member.getByRole("heading", { name: "This network", exact: true }).waitFor();
   assert.equal(await member.getByRole("link", { name: "Webhooks" }).count(), 0);
   await member.context().close();
 });
