@@ -13,7 +13,7 @@ function openPalette() {
   answered = undefined;
   paletteField.value = "";
   palette.showModal();
-  htmx.trigger(paletteField, "ask");
+  window.htmx?.trigger(paletteField, "ask");
 }
 
 const foundOptions = () => [...palette.querySelectorAll("[role=option]")];
@@ -26,8 +26,10 @@ function choose(option) {
   option?.scrollIntoView({ block: "nearest" });
 }
 
-// An answer to another question than what is in the field does not count.
-let asked, answered;
+// An answer to another question than what is in the field does not count. One that has
+// arrived is shown even when the next question is on its way: each knows what it answers.
+const asked = new WeakMap(); // by request
+let answered;
 
 function enter() {
   entered = answered !== paletteField.value;
@@ -41,6 +43,10 @@ if (palette) {
   palette.addEventListener("pointermove", (e) => {
     const option = e.target.closest("[role=option]");
     if (option?.getAttribute("aria-selected") === "false") choose(option);
+  });
+  // It may be open before htmx has begun.
+  paletteField.addEventListener("htmx:after:init", () => {
+    if (palette.open) htmx.trigger(paletteField, "ask");
   });
   palette.addEventListener("close", () => (entered = false));
   paletteField.addEventListener("input", () => (entered = false));
@@ -58,12 +64,13 @@ if (palette) {
     else return;
     e.preventDefault();
   });
-  document.addEventListener("htmx:before:request", (e) => {
-    if (e.detail?.ctx?.sourceElement === paletteField) asked = paletteField.value;
+  document.addEventListener("htmx:config:request", (e) => {
+    const { sourceElement, request } = e.detail.ctx;
+    if (sourceElement === paletteField) asked.set(e.detail.ctx, request.body.get("q"));
   });
   document.addEventListener("htmx:after:swap", (e) => {
     if (e.detail?.ctx?.sourceElement !== paletteField) return;
-    answered = asked;
+    answered = asked.get(e.detail.ctx);
     choose(foundOptions()[0]);
     if (entered) enter();
   });
