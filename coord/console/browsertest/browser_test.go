@@ -281,11 +281,20 @@ func controls(network *consoletest.Network, c *console.Console, gate *gated) htt
 		}
 	})
 	mux.HandleFunc("POST /presence", func(w http.ResponseWriter, r *http.Request) {
+		at := time.Now()
+		if ago := r.FormValue("ago"); ago != "" {
+			d, err := time.ParseDuration(ago)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			at = at.Add(-d)
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		for _, d := range devices {
 			if d.Name == r.FormValue("name") {
-				network.Presence(d.ID, uint64(time.Now().UnixNano()), r.FormValue("on") == "true", time.Now(), netip.MustParseAddr("192.0.2.1"))
+				network.Presence(d.ID, uint64(time.Now().UnixNano()), r.FormValue("on") == "true", at, netip.MustParseAddr("192.0.2.1"))
 			}
 		}
 	})

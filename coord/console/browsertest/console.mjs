@@ -6,7 +6,7 @@
 // the first two.
 import { browser } from "./lib.mjs";
 
-const steps = ["first", "add", "approve", "live", "devices", "device", "keys", "dns", "people", "network", "settings", "activity", "access", "frame", "slow", "account", "passkeys", "hostile", "many", "numbers", "plain", "ended"];
+const steps = ["first", "add", "approve", "live", "devices", "device", "keys", "dns", "people", "network", "settings", "activity", "access", "frame", "tabs", "slow", "back", "keyboard", "account", "passkeys", "hostile", "many", "numbers", "plain", "ended"];
 const only = process.env.STEPS?.split(",");
 for (const s of steps) {
   if (!only || s === "first" || s === "add" || only.includes(s)) await import(`./steps/${s}.mjs`);

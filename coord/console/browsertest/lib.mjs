@@ -73,6 +73,15 @@ export async function signInAgain(page, next) {
   await page.waitForURL(CONSOLE + next);
 }
 
+// tabTo goes on by keyboard until what matches a selector has the focus.
+export async function tabTo(page, selector, most = 80) {
+  for (let i = 0; i < most; i++) {
+    if (await page.evaluate((s) => document.activeElement.matches(s), selector)) return;
+    await page.keyboard.press("Tab");
+  }
+  assert.fail(`the keyboard does not reach ${selector}`);
+}
+
 // fits checks that nothing sticks out of a page, at the size it has.
 async function fits(page, name) {
   const { width } = page.viewportSize();
@@ -130,7 +139,7 @@ export async function step(name, f) {
     await f();
     assert.deepEqual(complaints, []);
   } catch (e) {
-    console.error(`FAIL ${name}`);
+    console.error(`FAIL ${name}`, complaints);
     throw e;
   }
   console.log(`ok ${name} (${Date.now() - start} ms)`);
