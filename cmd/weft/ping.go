@@ -169,7 +169,7 @@ func printPong(w io.Writer, p status.Pong, asJSON bool) error {
 			Exchange string          `json:"key_exchange"`
 		}{"ping/1", p.Peer.Name, p.Addr.String(), float64(p.RTT.Microseconds()) / 1000, p.Path, p.Reason, p.Relay, p.Endpoint, p.Suite, p.KeyExchange})
 	}
-	how := string(p.Path)
+	how := p.Path.Words()
 	if p.Path == status.PathDirect && p.Endpoint != "" {
 		how = "direct path " + p.Endpoint
 	}

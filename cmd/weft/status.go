@@ -148,7 +148,7 @@ func printPeer(w io.Writer, st status.Status, p status.PeerStatus, said, now tim
 	line("addresses", strings.TrimSpace(cli.Plain(p.IPv4)+"  "+cli.Plain(p.IPv6)))
 	line("id", cli.Plain(p.ID))
 	line("seen", seen(p, said))
-	line("path", cli.Dash(string(p.Path)))
+	line("path", cli.Dash(p.Path.Words()))
 	line("why", cli.Plain(p.PathReason))
 	line("endpoint", cli.Plain(p.Endpoint))
 	line("relay", cli.Plain(p.Relay))
@@ -200,9 +200,9 @@ func roundTrip(p status.PeerStatus) string {
 // pathOf is how packets reach a peer, with a short reason.
 func pathOf(p status.PeerStatus) string {
 	if p.PathNote == "" {
-		return cli.Dash(string(p.Path))
+		return cli.Dash(p.Path.Words())
 	}
-	return cli.Plain(string(p.Path) + ": " + p.PathNote)
+	return cli.Plain(p.Path.Words() + ": " + p.PathNote)
 }
 
 // freshFor is how old the presence of a peer may be to count as current.

@@ -53,6 +53,7 @@ func TestPrintStatus(t *testing.T) {
 		Peers: []status.PeerStatus{
 			{Name: "pi", IPv4: "100.64.0.2", Online: true, PresenceAt: &said, Path: status.PathRelay, PathReason: "both sides are behind NATs; a port mapping would make it direct", PathNote: "both behind hard NATs", KeyExchange: "X25519MLKEM768", Suite: "aes", KeysSince: &began, KeysPackets: &packets, Relay: "home"},
 			{Name: "attic", IPv4: "100.64.0.3", PresenceAt: &said, LastSeen: &off, Path: status.PathOffline, PathReason: "not connected to a relay"},
+			{Name: "nas", IPv4: "100.64.0.4", Online: true, PresenceAt: &said, Path: status.PathLane, PathNote: "no port mapping"},
 			{Name: "evil\x1b[2J", Path: status.PathKind("x\n"), PathNote: "y\r"},
 		},
 	}
@@ -64,6 +65,7 @@ running, relay home, https://weft.example:8443 (away, last answer 12 min ago)
 NAME       ADDRESS     PATH                          RTT  RECEIVED  SENT  SEEN
 pi         100.64.0.2  relay: both behind hard NATs  -    0 B       0 B   now
 attic      100.64.0.3  offline                       -    0 B       0 B   21 min ago
+nas        100.64.0.4  relayed UDP: no port mapping  -    0 B       0 B   now
 evil?[2J   -           x?: y?                        -    0 B       0 B   -
 `
 	if got := list.String(); strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(want), " ") || strings.Count(got, "\n") != strings.Count(want, "\n") {

@@ -89,6 +89,14 @@ const (
 	PathOffline PathKind = "offline" // not connected to any relay
 )
 
+// Words is what people read for a kind of path; JSON has the kind itself.
+func (k PathKind) Words() string {
+	if k == PathLane {
+		return "relayed UDP"
+	}
+	return string(k)
+}
+
 // PeerStatus is one peer.
 type PeerStatus struct {
 	ID     string `json:"id"`
