@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -11,12 +10,11 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
-	"strconv"
-	"strings"
 	"time"
 
 	"weft/cmd/internal/cli"
 	"weft/overlay/cause"
+	"weft/overlay/promtext"
 	"weft/overlay/status"
 )
 
@@ -44,8 +42,8 @@ func (d *services) serveMetrics(status func() status.Status, log *slog.Logger) {
 			http.NotFound(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		writeMetrics(w, status(), d.dns.Counters())
+		w.Header().Set("Content-Type", promtext.ContentType)
+		w.Write(metricsText(status(), d.dns.Counters()))
 	})
 	d.metrics = &http.Server{Handler: serve, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	go func() {
@@ -55,24 +53,24 @@ func (d *services) serveMetrics(status func() status.Status, log *slog.Logger) {
 	}()
 }
 
-// writeMetrics writes Prometheus' text format. It counts peers and does not name them.
-func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
-	write := func(name, kind, help string) { fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
-	yes := func(b bool) int {
+// metricsText counts peers and does not name them.
+func metricsText(st status.Status, queries map[string]uint64) []byte {
+	var t promtext.Text
+	one := func(name, help string, v float64, labels ...string) {
+		t.Head(name, promtext.Gauge, help)
+		t.Value(name, v, labels...)
+	}
+	yes := func(b bool) float64 {
 		if b {
 			return 1
 		}
 		return 0
 	}
-	write("weft_build_info", "gauge", "Always 1; the version of the program.")
-	fmt.Fprintf(w, "weft_build_info{version=%s} 1\n", labelValue(cli.Version()))
-	write("weft_control_connected", "gauge", "Whether the server answered the last request.")
-	fmt.Fprintf(w, "weft_control_connected %d\n", yes(st.Server.Online))
-	write("weft_relay_connected", "gauge", "Whether this node is connected to a relay.")
-	fmt.Fprintf(w, "weft_relay_connected %d\n", yes(st.Self.Online))
-	if t := st.Self.CertificateExpires; t != nil {
-		write("weft_key_expiry_timestamp_seconds", "gauge", "When this device's certificate ends, by weft time.")
-		fmt.Fprintf(w, "weft_key_expiry_timestamp_seconds %d\n", t.Unix())
+	one("weft_build_info", "Always 1; the version of the program.", 1, "version", cli.Version())
+	one("weft_control_connected", "Whether the server answered the last request.", yes(st.Server.Online))
+	one("weft_relay_connected", "Whether this node is connected to a relay.", yes(st.Self.Online))
+	if end := st.Self.CertificateExpires; end != nil {
+		one("weft_key_expiry_timestamp_seconds", "When this device's certificate ends, by weft time.", float64(end.Unix()))
 	}
 
 	peers := map[[2]string]int{}
@@ -89,32 +87,26 @@ func writeMetrics(w io.Writer, st status.Status, queries map[string]uint64) {
 		rx += p.RxBytes
 		tx += p.TxBytes
 	}
-	write("weft_peers", "gauge", "Peers that this node knows, by their current path.")
+	t.Head("weft_peers", promtext.Gauge, "Peers that this node knows, by their current path.")
 	kinds := slices.Collect(maps.Keys(peers))
 	sort.Slice(kinds, func(i, j int) bool { return slices.Compare(kinds[i][:], kinds[j][:]) < 0 })
 	for _, k := range kinds {
-		fmt.Fprintf(w, "weft_peers{state=%s,path=%s} %d\n", labelValue(k[0]), labelValue(k[1]), peers[k])
+		t.Value("weft_peers", float64(peers[k]), "state", k[0], "path", k[1])
 	}
-	write("weft_tunnels_received_bytes", "gauge", "Bytes received by the tunnels that are up now.")
-	fmt.Fprintf(w, "weft_tunnels_received_bytes %d\n", rx)
-	write("weft_tunnels_sent_bytes", "gauge", "Bytes sent by the tunnels that are up now.")
-	fmt.Fprintf(w, "weft_tunnels_sent_bytes %d\n", tx)
+	one("weft_tunnels_received_bytes", "Bytes received by the tunnels that are up now.", float64(rx))
+	one("weft_tunnels_sent_bytes", "Bytes sent by the tunnels that are up now.", float64(tx))
 
 	warnings := map[status.Code]int{}
 	for _, h := range st.Health {
 		warnings[h.Code]++
 	}
-	write("weft_health_warnings", "gauge", "The warnings of weft status.")
+	t.Head("weft_health_warnings", promtext.Gauge, "The warnings of weft status.")
 	for _, code := range slices.Sorted(maps.Keys(warnings)) {
-		fmt.Fprintf(w, "weft_health_warnings{code=%s} %d\n", labelValue(string(code)), warnings[code])
+		t.Value("weft_health_warnings", float64(warnings[code]), "code", string(code))
 	}
-	write("weft_dns_queries_total", "counter", "Queries to the resolver, by result.")
+	t.Head("weft_dns_queries_total", promtext.Counter, "Queries to the resolver, by result.")
 	for _, outcome := range slices.Sorted(maps.Keys(queries)) {
-		fmt.Fprintf(w, "weft_dns_queries_total{outcome=%s} %s\n", labelValue(outcome), strconv.FormatUint(queries[outcome], 10))
+		t.Value("weft_dns_queries_total", float64(queries[outcome]), "outcome", outcome)
 	}
-}
-
-// labelValue quotes a label value.
-func labelValue(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+	return t.Bytes()
 }

@@ -17,15 +17,14 @@ func TestMetrics(t *testing.T) {
 		},
 		Health: []status.Health{{Code: "clo\"ck\n"}},
 	}
-	var b strings.Builder
-	writeMetrics(&b, st, map[string]uint64{"cached": 3})
+	got := string(metricsText(st, map[string]uint64{"cached": 3}))
 	for _, want := range []string{
 		"weft_control_connected 1", "weft_relay_connected 0", "weft_key_expiry_timestamp_seconds 1800000000",
 		`weft_peers{state="online",path="direct"} 2`, `weft_peers{state="online",path="relay"} 1`, `weft_peers{state="offline",path="none"} 1`,
 		"weft_tunnels_received_bytes 15", `weft_health_warnings{code="clo\"ck\n"} 1`, `weft_dns_queries_total{outcome="cached"} 3`,
 	} {
-		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("want %s in\n%s", want, &b)
+		if !strings.Contains(got, want+"\n") {
+			t.Errorf("want %s in\n%s", want, got)
 		}
 	}
 }

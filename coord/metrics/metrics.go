@@ -2,7 +2,6 @@
 // GET /metrics on a loopback address of its own, never on a public one.
 //
 //	metrics.go   the listener, and what the relay counts
-//	text.go      Prometheus' text format
 //	requests.go  requests, by route
 //	process.go   what the process uses; process_linux.go reads it
 package metrics
@@ -20,8 +19,12 @@ import (
 	"sync"
 	"time"
 
+	"weft/overlay/promtext"
 	"weft/overlay/relay/relayserver"
 )
+
+// A Collector appends metrics. It may be called from several goroutines at a time.
+type Collector func(*promtext.Text)
 
 // Listener serves metrics until it is closed.
 type Listener struct {
@@ -72,57 +75,57 @@ func (m *Listener) Close() error {
 func Handler(version string, list ...Collector) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		var t text
-		t.head("weft_build_info", gauge, "Always 1; the version of the program.")
-		t.value("weft_build_info", 1, "version", version)
+		var t promtext.Text
+		t.Head("weft_build_info", promtext.Gauge, "Always 1; the version of the program.")
+		t.Value("weft_build_info", 1, "version", version)
 		process(&t)
 		for _, c := range list {
 			c(&t)
 		}
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		w.Write(t.b)
+		w.Header().Set("Content-Type", promtext.ContentType)
+		w.Write(t.Bytes())
 	})
 	return mux
 }
 
 // Relay collects what a relay counts.
 func Relay(stats func() relayserver.Stats) Collector {
-	return func(t *text) {
+	return func(t *promtext.Text) {
 		s := stats()
 		for _, m := range []struct {
 			name string
-			kind kind
+			kind promtext.Kind
 			help string
 			v    uint64
 		}{
-			{"weft_relay_clients", gauge, "Nodes that are connected.", uint64(s.Clients)},
-			{"weft_relay_bytes_total", counter, "Bytes of packets and introductions taken in.", uint64(s.Bytes)},
-			{"weft_relay_dropped_bytes_total", counter, "Bytes of those that found no room.", uint64(s.Dropped)},
-			{"weft_relay_refused_total", counter, "Connections refused.", uint64(s.Refused)},
-			{"weft_relay_replaced_total", counter, "Connections that a newer one of the same node replaced.", uint64(s.Replaced)},
-			{"weft_relay_lanes", gauge, "Pairs of nodes that use UDP.", uint64(s.Lanes)},
-			{"weft_relay_lane_bytes_total", counter, "Bytes sent on by UDP.", uint64(s.LaneBytes)},
-			{"weft_relay_lane_dropped_bytes_total", counter, "Bytes by UDP that found no room or no way, or were too many.", uint64(s.LaneDropped)},
+			{"weft_relay_clients", promtext.Gauge, "Nodes that are connected.", uint64(s.Clients)},
+			{"weft_relay_bytes_total", promtext.Counter, "Bytes of packets and introductions taken in.", uint64(s.Bytes)},
+			{"weft_relay_dropped_bytes_total", promtext.Counter, "Bytes of those that found no room.", uint64(s.Dropped)},
+			{"weft_relay_refused_total", promtext.Counter, "Connections refused.", uint64(s.Refused)},
+			{"weft_relay_replaced_total", promtext.Counter, "Connections that a newer one of the same node replaced.", uint64(s.Replaced)},
+			{"weft_relay_lanes", promtext.Gauge, "Pairs of nodes that use UDP.", uint64(s.Lanes)},
+			{"weft_relay_lane_bytes_total", promtext.Counter, "Bytes sent on by UDP.", uint64(s.LaneBytes)},
+			{"weft_relay_lane_dropped_bytes_total", promtext.Counter, "Bytes by UDP that found no room or no way, or were too many.", uint64(s.LaneDropped)},
 		} {
-			t.head(m.name, m.kind, m.help)
-			t.value(m.name, float64(m.v))
+			t.Head(m.name, m.kind, m.help)
+			t.Value(m.name, float64(m.v))
 		}
 	}
 }
 
 // Gauge collects one number, by the values of a label, "" for no label.
 func Gauge(name, help, label string, get func() map[string]float64) Collector {
-	return func(t *text) {
+	return func(t *promtext.Text) {
 		values := get()
 		if len(values) == 0 {
 			return
 		}
-		t.head(name, gauge, help)
+		t.Head(name, promtext.Gauge, help)
 		for _, k := range slices.Sorted(maps.Keys(values)) {
 			if label == "" {
-				t.value(name, values[k])
+				t.Value(name, values[k])
 			} else {
-				t.value(name, values[k], label, k)
+				t.Value(name, values[k], label, k)
 			}
 		}
 	}

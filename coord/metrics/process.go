@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"time"
+
+	"weft/overlay/promtext"
 )
 
 // started is about when the process did.
@@ -13,23 +15,23 @@ var started = time.Now()
 // Prometheus' library for Go gave them.
 var ofRuntime = []struct {
 	name string
-	kind kind
+	kind promtext.Kind
 	help string
 	from string
 }{
-	{"go_goroutines", gauge, "Goroutines that exist.", "/sched/goroutines:goroutines"},
-	{"go_memstats_heap_alloc_bytes", gauge, "Bytes of objects on the heap.", "/memory/classes/heap/objects:bytes"},
-	{"go_memstats_sys_bytes", gauge, "Bytes of memory got from the system.", "/memory/classes/total:bytes"},
-	{"go_memstats_heap_released_bytes", gauge, "Bytes of memory given back to the system.", "/memory/classes/heap/released:bytes"},
-	{"go_memstats_alloc_bytes_total", counter, "Bytes of all objects that were made.", "/gc/heap/allocs:bytes"},
-	{"go_gc_cycles_total_gc_cycles_total", counter, "Garbage collections.", "/gc/cycles/total:gc-cycles"},
-	{"go_sched_gomaxprocs_threads", gauge, "Threads that run Go code at a time, at most.", "/sched/gomaxprocs:threads"},
+	{"go_goroutines", promtext.Gauge, "Goroutines that exist.", "/sched/goroutines:goroutines"},
+	{"go_memstats_heap_alloc_bytes", promtext.Gauge, "Bytes of objects on the heap.", "/memory/classes/heap/objects:bytes"},
+	{"go_memstats_sys_bytes", promtext.Gauge, "Bytes of memory got from the system.", "/memory/classes/total:bytes"},
+	{"go_memstats_heap_released_bytes", promtext.Gauge, "Bytes of memory given back to the system.", "/memory/classes/heap/released:bytes"},
+	{"go_memstats_alloc_bytes_total", promtext.Counter, "Bytes of all objects that were made.", "/gc/heap/allocs:bytes"},
+	{"go_gc_cycles_total_gc_cycles_total", promtext.Counter, "Garbage collections.", "/gc/cycles/total:gc-cycles"},
+	{"go_sched_gomaxprocs_threads", promtext.Gauge, "Threads that run Go code at a time, at most.", "/sched/gomaxprocs:threads"},
 }
 
 // process is what the process uses.
-func process(t *text) {
-	t.head("go_info", gauge, "Always 1; the version of Go.")
-	t.value("go_info", 1, "version", runtime.Version())
+func process(t *promtext.Text) {
+	t.Head("go_info", promtext.Gauge, "Always 1; the version of Go.")
+	t.Value("go_info", 1, "version", runtime.Version())
 	samples := make([]metrics.Sample, len(ofRuntime))
 	for i, m := range ofRuntime {
 		samples[i].Name = m.from
@@ -39,10 +41,10 @@ func process(t *text) {
 		if samples[i].Value.Kind() != metrics.KindUint64 {
 			continue // another version of Go
 		}
-		t.head(m.name, m.kind, m.help)
-		t.value(m.name, float64(samples[i].Value.Uint64()))
+		t.Head(m.name, m.kind, m.help)
+		t.Value(m.name, float64(samples[i].Value.Uint64()))
 	}
-	t.head("process_start_time_seconds", gauge, "When the process started, since 1970.")
-	t.value("process_start_time_seconds", float64(started.UnixMilli())/1000)
+	t.Head("process_start_time_seconds", promtext.Gauge, "When the process started, since 1970.")
+	t.Value("process_start_time_seconds", float64(started.UnixMilli())/1000)
 	ofSystem(t)
 }

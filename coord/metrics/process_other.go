@@ -2,4 +2,6 @@
 
 package metrics
 
-func ofSystem(*text) {}
+import "weft/overlay/promtext"
+
+func ofSystem(*promtext.Text) {}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"weft/overlay/promtext"
 )
 
 // Requests counts the requests that a handler answers, by the pattern that
@@ -70,26 +72,26 @@ func (q *Requests) add(route string, code int, seconds float64) {
 }
 
 // Collect is its Collector.
-func (q *Requests) Collect(t *text) {
+func (q *Requests) Collect(t *promtext.Text) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.total) == 0 {
 		return
 	}
 	const total, seconds = "weft_server_requests_total", "weft_server_request_seconds"
-	t.head(total, counter, "Requests of nodes and relays, by route and status.")
+	t.Head(total, promtext.Counter, "Requests of nodes and relays, by route and status.")
 	for _, a := range slices.SortedFunc(maps.Keys(q.total), func(a, b answer) int { return cmp.Or(cmp.Compare(a.route, b.route), cmp.Compare(a.code, b.code)) }) {
-		t.value(total, float64(q.total[a]), "code", strconv.Itoa(a.code), "route", a.route)
+		t.Value(total, float64(q.total[a]), "code", strconv.Itoa(a.code), "route", a.route)
 	}
-	t.head(seconds, "histogram", "How long they took. Relays wait in theirs for news.")
+	t.Head(seconds, promtext.Histogram, "How long they took. Relays wait in theirs for news.")
 	for _, route := range slices.Sorted(maps.Keys(q.routes)) {
 		h := q.routes[route]
 		for i, bound := range bounds {
-			t.value(seconds+"_bucket", float64(h.upTo[i]), "route", route, "le", number(bound))
+			t.Value(seconds+"_bucket", float64(h.upTo[i]), "route", route, "le", promtext.Number(bound))
 		}
-		t.value(seconds+"_bucket", float64(h.count), "route", route, "le", "+Inf")
-		t.value(seconds+"_sum", h.sum, "route", route)
-		t.value(seconds+"_count", float64(h.count), "route", route)
+		t.Value(seconds+"_bucket", float64(h.count), "route", route, "le", "+Inf")
+		t.Value(seconds+"_sum", h.sum, "route", route)
+		t.Value(seconds+"_count", float64(h.count), "route", route)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"weft/overlay/promtext"
 )
 
 // What is written is what Prometheus' text format is, also of hostile labels.
@@ -17,7 +19,7 @@ func TestText(t *testing.T) {
 	wg.Wait()
 	q.add("GET /x", 200, 0.005)
 	q.add("GET /x", 503, 1000)
-	var got text
+	var got promtext.Text
 	q.Collect(&got)
 	Gauge("g", "Help with \\ and\na line.", "who", func() map[string]float64 { return map[string]float64{"a\"\\\n}": 1e21, "": -0.5} })(&got)
 	Gauge("nothing", "x", "", func() map[string]float64 { return nil })(&got)
@@ -46,18 +48,18 @@ weft_server_request_seconds_count{route="GET /x"} 52
 g{who=""} -0.5
 g{who="a\"\\\n}"} 1e+21
 `
-	if string(got.b) != want {
-		t.Errorf("got:\n%s", got.b)
+	if string(got.Bytes()) != want {
+		t.Errorf("got:\n%s", got.Bytes())
 	}
 }
 
 // All that is served has a head before it, once, and every line is one of the format.
 func TestProcess(t *testing.T) {
-	var got text
+	var got promtext.Text
 	process(&got)
 	line := regexp.MustCompile(`^([a-z_]+)(\{[a-z]+="[^"]*"\})? [0-9.e+-]+$`)
 	heads := map[string]bool{}
-	for _, l := range strings.Split(strings.TrimSuffix(string(got.b), "\n"), "\n") {
+	for _, l := range strings.Split(strings.TrimSuffix(string(got.Bytes()), "\n"), "\n") {
 		if name, ok := strings.CutPrefix(l, "# TYPE "); ok {
 			name, _, _ = strings.Cut(name, " ")
 			if heads[name] {
@@ -70,7 +72,7 @@ func TestProcess(t *testing.T) {
 	}
 	for _, name := range []string{"go_info", "go_goroutines", "go_memstats_heap_alloc_bytes", "process_start_time_seconds", "process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"} {
 		if !heads[name] {
-			t.Errorf("no %s in\n%s", name, got.b)
+			t.Errorf("no %s in\n%s", name, got.Bytes())
 		}
 	}
 }
