@@ -127,7 +127,7 @@ func (v *visit) deviceHere() (ops.Device, error) {
 
 // devicePage draws the page of a device; page has the content of a tab.
 func (c *Console) devicePage(v *visit, status int, d ops.Device, page devicePage) error {
-	page.Device, page.MayChange, page.Answer = c.deviceView(d), v.actor.ChangesDevices(), status != http.StatusOK
+	page.Device, page.MayChange, page.Answer = c.deviceView(d), v.actor.MaySome("device.rename"), status != http.StatusOK
 	tabs := []struct{ text, at string }{{"Overview", ""}, {"Activity", "activity"}, {"Settings", "settings"}}
 	page.Self = page.Device.Path
 	if page.Tab != "" {

@@ -12,23 +12,40 @@
 // passwords (argon2id). It checks passwords, limits the rate of sign-ins and decides which
 // sessions are valid; ops receives only hashes, and a note about each refused sign-in.
 //
-// A request passes, in this order (console.go): security headers, the bound on
-// its body, the cross-origin check, the route table (routes.go), the session
-// (session.go), and then the page: devices.go (devices_filter.go: what the
-// list is narrowed by; devices_look.go: its columns; devices_bulk.go, devices_csv.go), device.go (its tabs:
-// device_overview.go, device_activity.go, device_settings.go; its line of round trips:
-// latency.go, connection.go; who reaches it: reach.go; undoing a change: undo.go), access.go
-// (access_rules.go: rules, tests, tags and groups for reading; access_history.go, textdiff.go;
-// access_check.go: what a policy would change; access_can.go: may one reach another),
-// add.go, join.go, approve.go, network.go (network_health.go: what the server says of itself), dns.go,
-// keys.go, settings.go, settings_signin.go, webhooks.go, tokens.go, releases.go (sections.go: who
-// sees which of these; moved.go: where they were), activity.go (activity_change.go: what a record
-// changed; activity_export.go, activity_verify.go), introductions.go, account.go, signin.go,
-// code.go, factor.go, passkey.go, oidc.go, identities.go (who waits for approval), again.go
-// (a recent sign-in), palette.go (the search over everything). view.go draws the page, with
-// what pages have in common (parts.go, spark.go), the sections (nav.go) and light or dark
-// (theme.go); style.go shows all parts to who changes them. compress.go says which pages are
-// compressed; assets.go serves style sheet and scripts.
+// A request passes, in this order (console.go): security headers, the bound on its body,
+// the cross-origin check, the route table (routes.go), the session (session.go), and then
+// the page:
+//
+//	devices.go    the list: devices_filter.go what it is narrowed by, devices_look.go its
+//	              columns, devices_bulk.go changing many, devices_csv.go
+//	device.go     one device, in tabs: device_overview.go (latency.go and connection.go:
+//	              its line of round trips; reach.go: who reaches it), device_activity.go,
+//	              device_settings.go; undo.go undoes a change
+//	add.go        what joins, and with which line; join.go follows it, approve.go lets in
+//	              what asks without a token
+//	people.go     the list: person.go one of them, invite.go, groups.go, identities.go
+//	              who waits for approval
+//	access.go     the policy's text: access_rules.go for reading, access_check.go what a
+//	              change would do, access_can.go, access_history.go with textdiff.go
+//	activity.go   the audit: activity_change.go what a record changed, activity_export.go,
+//	              activity_verify.go; introductions.go what devices report
+//	network.go    relays and the server: network_health.go; dns.go, keys.go
+//	settings.go   the network: settings_signin.go, webhooks.go, tokens.go, releases.go
+//	account.go    one's own: password.go, factor.go, code.go, passkey.go
+//	signin.go     signing in: oidc.go at a provider, again.go once more, attempts.go how
+//	              often; box.go seals what a browser holds for us
+//	palette.go    the search over everything
+//	moved.go      where pages were before
+//
+// and what pages have in common:
+//
+//	view.go       draws a page; nav.go its sections, sections.go who sees which tabs
+//	parts.go      statuses, paths, chips and menus; spark.go lines of figures; style.go
+//	              shows all parts, to who changes them
+//	text.go       names, times and numbers as people read them, of foreign strings too
+//	theme.go      light or dark
+//	events.go     the stream of what changes
+//	assets.go     style sheet and scripts; compress.go which answers are compressed
 //
 // Live pages hold one stream (events.go), which only names what changed; the page then
 // fetches its own address again and replaces the changed part, so each thing is drawn by

@@ -25,7 +25,7 @@ func sectionsOf(a ops.Actor) []section {
 	if a.ReadsPeople() {
 		list = append(list, section{ID: "people", Text: "People", Href: "/people", Far: true})
 	}
-	if a.ReadsPolicy() {
+	if a.MaySome("policy.read") {
 		list = append(list, section{ID: "access", Text: "Access", Href: "/access"})
 	}
 	if a.ReadsAudit() {

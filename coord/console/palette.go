@@ -189,7 +189,7 @@ func placesOf(a ops.Actor) []found {
 // actionsOf are what an actor can begin from anywhere; theme is the one that is chosen.
 func actionsOf(a ops.Actor, theme string) []found {
 	var list, rest []found
-	if a.MakesKeys() {
+	if a.MaySome("key.create") {
 		list = append(list, found{Text: "Add a device", Href: "/add/device", Icon: "plus", words: "new join install token raspberry server"})
 		rest = append(rest,
 			found{Text: "Add a laptop", Href: "/add/laptop", Icon: "plus", words: "new join computer"},

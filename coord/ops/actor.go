@@ -59,22 +59,21 @@ type Actor struct {
 // May reports whether an actor may do an operation, by its name in Operations, to what
 // belongs to the whole network: so that pages offer nothing that would be refused.
 func (a Actor) May(operation string) bool {
-	for _, o := range Operations {
-		if o.Name == operation {
-			return o.authorize(a, target{}) == nil
-		}
-	}
-	return false
+	return operationNamed(operation).authorize(a, target{}) == nil
 }
 
 // MaySome is May for something at all, which may be the actor's own only.
-func (a Actor) MaySome(operation string) bool {
+func (a Actor) MaySome(operation string) bool { return operationNamed(operation).asks(a) == nil }
+
+// operationNamed panics if there is none of that name: a page's mistake, and tests draw them
+// all.
+func operationNamed(name string) *Operation {
 	for _, o := range Operations {
-		if o.Name == operation {
-			return o.asks(a) == nil
+		if o.Name == name {
+			return o
 		}
 	}
-	return false
+	panic("no operation " + name)
 }
 
 // actorOf returns the actor for a user.

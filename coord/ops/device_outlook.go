@@ -149,6 +149,3 @@ func causesOf(f absence) (list []Cause) {
 	}
 	return list
 }
-
-// ChangesDevices reports whether an actor may change devices: all, or its own.
-func (a Actor) ChangesDevices() bool { return opDeviceRename.asks(a) == nil }

@@ -60,7 +60,7 @@
 //
 //	keys.go       join keys and their tokens
 //	users.go      users, their roles, what they are called, and sign-in links
-//	invite.go     inviting people
+//	invite.go     inviting people; address.go: by which address others reach the server
 //	user_delete.go   deleting users, and what becomes of their devices
 //	user_suspend.go  suspending users, and resuming them
 //	groups.go     groups of people, by who says so

@@ -45,9 +45,6 @@ type KeyCreated struct {
 
 func (CreateKey) operation() *Operation { return opKeyCreate }
 
-// MakesKeys reports whether an actor may make keys at all.
-func (a Actor) MakesKeys() bool { return opKeyCreate.asks(a) == nil }
-
 func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	s := tx.s
 	tags, err := checkTags(c.Tags)

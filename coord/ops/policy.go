@@ -138,9 +138,6 @@ func (p PolicyText) record() any {
 	}{p.Number, len(p.Text), hex.EncodeToString(sum[:])}
 }
 
-// ReadsPolicy reports whether an actor sees the rules.
-func (a Actor) ReadsPolicy() bool { return opPolicyRead.asks(a) == nil }
-
 // Policy returns the policy that is in force.
 func (s *Service) Policy(ctx context.Context, a Actor) (p PolicyText, err error) {
 	if err := opPolicyRead.asks(a); err != nil {
