@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/overlay/status"
 	"weft/scripts/e2e/lab"
 )
 
@@ -187,7 +188,7 @@ func TestPathKinds(t *testing.T) {
 			if p := pathTo(t, m.Laptop, "kitchen-pi"); p.Path != c.want {
 				t.Errorf("after 10 MB: %+v", p)
 			}
-			if r := m.Laptop.Weft("ping", "-c", "1", "kitchen-pi"); r.Code != 0 || !strings.Contains(r.Out, "by "+c.want) {
+			if r := m.Laptop.Weft("ping", "-c", "1", "kitchen-pi"); r.Code != 0 || !strings.Contains(r.Out, "by "+status.PathKind(c.want).Words()) {
 				t.Errorf("ping: %v", r)
 			}
 			r := m.Laptop.Weft("ping", "--until-direct", "-c", "2", "kitchen-pi")
