@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,15 +254,18 @@ func TestSend(t *testing.T) {
 func TestConcurrentSources(t *testing.T) {
 	b, fn := opened(t, Config{})
 	endpoint(b, alice, addr)
-	var received atomic.Int64
+	received := make(chan struct{})
 	var readers, sources sync.WaitGroup
 	readers.Go(func() {
+		once := sync.OnceFunc(func() { close(received) })
 		for {
 			got, _, err := receive(t, fn)
 			if err != nil {
 				return
 			}
-			received.Add(int64(len(got)))
+			if len(got) > 0 {
+				once()
+			}
 		}
 	})
 	for g := range 3 {
@@ -287,11 +289,9 @@ func TestConcurrentSources(t *testing.T) {
 		}
 	})
 	sources.Wait()
+	<-received // a busy machine may not have run the reader yet
 	b.Close()
 	readers.Wait()
-	if received.Load() == 0 {
-		t.Error("nothing received")
-	}
 }
 
 // Receiving takes no lock of this package and allocates nothing.
