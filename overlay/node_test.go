@@ -23,6 +23,7 @@ import (
 
 	"weft/coord/ca"
 	"weft/coord/ops"
+	"weft/coord/store/storetest"
 	"weft/netstack"
 	"weft/overlay"
 	"weft/overlay/api"
@@ -100,6 +101,7 @@ func newWorldOf(t *testing.T, s setup) *world {
 func (w *world) startServer(l net.Listener) {
 	t, s := w.t, w.setup
 	t.Helper()
+	storetest.Schema(t, w.data)
 	var err error
 	w.svc, err = ops.OpenService(t.Context(), ops.Options{Data: w.data, Create: true, URLs: []string{"https://" + w.addr}, NodeLife: s.life, STUN: s.stun, Now: s.now})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/coord/store/storetest"
 )
 
 // verb runs a verb and returns its exit code and output.
@@ -29,6 +30,7 @@ func verb(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func newData(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
+	storetest.Schema(t, dir)
 	s, err := ops.OpenService(context.Background(), ops.Options{Data: dir, Create: true, URLs: []string{"https://127.0.0.1:8443"}})
 	if err != nil {
 		t.Fatal(err)

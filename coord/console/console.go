@@ -17,6 +17,7 @@ import (
 	"weft/coord/install"
 	"weft/coord/oidc"
 	"weft/coord/ops"
+	"weft/coord/passhash"
 	"weft/coord/ratelimit"
 	"weft/coord/store"
 )
@@ -40,6 +41,9 @@ type Config struct {
 
 	// Health says how the server around the console is. nil: nobody knows.
 	Health func(context.Context) Health
+
+	// Passwords is what hashing one costs; the zero value is the usual cost.
+	Passwords passhash.Cost
 
 	// Providers carries requests to other places where people sign in; nil is the usual
 	// transport.
@@ -87,7 +91,8 @@ type Console struct {
 	mux          *http.ServeMux
 	cross        *http.CrossOriginProtection
 	logins       *ratelimit.Limiter // by account, and by address
-	hashing      chan struct{}      // slots for hashing passwords: memory and time are bounded
+	passwords    passhash.Cost
+	hashing      chan struct{} // slots for hashing passwords: memory and time are bounded
 	box          box
 	providers    *oidc.Providers
 	extending    singleflight.Group // sessions, at their providers
@@ -124,6 +129,7 @@ func New(cfg Config) *Console {
 		heartbeat:   cfg.Heartbeat,
 		mux:         http.NewServeMux(),
 		cross:       http.NewCrossOriginProtection(),
+		passwords:   cfg.Passwords,
 		hashing:     make(chan struct{}, 2),
 		box:         newBox(),
 		waiting:     make(chan struct{}, maxWaiting),

@@ -31,6 +31,7 @@ import (
 	"weft/coord/console"
 	"weft/coord/console/consoletest"
 	"weft/coord/ops"
+	"weft/coord/passhash"
 )
 
 const password = "correct horse battery"
@@ -104,7 +105,7 @@ func newSiteWith(t *testing.T, o consoletest.Options, options ...func(*console.C
 	s := &site{t: t, log: &syncBuffer{}, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	o.Now, o.Log = s.Now, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.net = consoletest.New(t, o)
-	cfg := console.Config{Service: s.net.Service, Now: s.Now, Heartbeat: 20 * time.Millisecond, Log: o.Log}
+	cfg := console.Config{Service: s.net.Service, Now: s.Now, Heartbeat: 20 * time.Millisecond, Log: o.Log, Passwords: passhash.Cost{Passes: 1, Memory: 64}}
 	for _, o := range options {
 		o(&cfg)
 	}
@@ -1073,7 +1074,7 @@ func cpuTime(t *testing.T) time.Duration {
 // TestUnknownName: what is said, and how long it takes, do not depend on
 // whether the name exists.
 func TestUnknownName(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, func(c *console.Config) { c.Passwords = passhash.Cost{} })
 	s.browser().enter()
 	times := map[string][]time.Duration{}
 	bodies := map[string]string{}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"weft/coord/passhash"
 )
 
 // The bounds of a password, in characters and in bytes.
@@ -31,14 +29,14 @@ func checkPassword(p, user string) string {
 	return ""
 }
 
-// hashPassword returns the hash of a password (package passhash).
+// hashPassword returns the hash of a password.
 func (c *Console) hashPassword(ctx context.Context, password string) (string, error) {
 	release, err := c.hashSlot(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer release()
-	return passhash.New(password), nil
+	return c.passwords.New(password), nil
 }
 
 // passwordIs reports whether hash is of password. The error may be passhash.ErrNotFIPS. It
@@ -49,7 +47,7 @@ func (c *Console) passwordIs(ctx context.Context, password, hash string) (bool, 
 		return false, err
 	}
 	defer release()
-	return passhash.Is(password, hash)
+	return c.passwords.Is(password, hash)
 }
 
 // hashSlot waits for one of the few slots for hashing passwords.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/coord/store"
+	"weft/coord/store/storetest"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 )
@@ -224,6 +225,7 @@ func TestSuffixOverTheServer(t *testing.T) {
 		{"example.com", "https://192.0.2.1:8443", true},
 	} {
 		o := Options{Data: t.TempDir(), Create: true, URLs: []string{c.url}, Suffix: c.suffix}
+		storetest.Schema(t, o.Data)
 		s, err := OpenService(t.Context(), o)
 		if err == nil {
 			s.Close()

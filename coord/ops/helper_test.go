@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"weft/coord/store"
+	"weft/coord/store/storetest"
 	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
@@ -133,6 +134,7 @@ func openSite(t testing.TB, change ...func(*Options)) *site {
 	for _, f := range change {
 		f(&o)
 	}
+	storetest.Schema(t, o.Data)
 	var err error
 	if s.Service, err = OpenService(t.Context(), o); err != nil {
 		t.Fatal(err)

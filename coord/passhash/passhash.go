@@ -8,7 +8,7 @@
 // whether FIPS mode is enforced or not.
 //
 // A hash takes 0.1 to 0.5 s of a processor, argon2id 19 MB besides: callers bound how many
-// are made at a time.
+// are made at a time. Tests that sign in many times ask for less (Cost).
 package passhash
 
 import (
@@ -26,14 +26,22 @@ import (
 	"weft/overlay/fips"
 )
 
-// The cost of argon2id (memory in KiB): above what OWASP asks for at least,
-// small enough for a server with little memory. Changing these keeps old
-// hashes valid, each carries its own.
-const (
-	argonTime    = 3
-	argonMemory  = 19 << 10
-	argonThreads = 1
-)
+// Cost is what argon2id costs. Changing it keeps old hashes valid, each carries its own.
+// The zero value is above what OWASP asks for at least, and small enough for a server with
+// little memory; anything else is for tests. PBKDF2 always costs fips.Rounds.
+type Cost struct {
+	Passes uint32 // 1 to 16
+	Memory uint32 // KiB, 8 to 1 << 20
+}
+
+const argonThreads = 1
+
+func (c Cost) orDefault() Cost {
+	if c == (Cost{}) {
+		return Cost{Passes: 3, Memory: 19 << 10}
+	}
+	return c
+}
 
 const (
 	saltSize = 16
@@ -44,9 +52,9 @@ const (
 var ErrNotFIPS = errors.New("the password was set outside FIPS mode (argon2id); set a new one with a link from: weft-server login-link")
 
 // New returns the hash of a password.
-func New(password string) string { return hash(fips.Enabled(), password) }
+func (c Cost) New(password string) string { return c.hash(fips.Enabled(), password) }
 
-func hash(approved bool, password string) string {
+func (c Cost) hash(approved bool, password string) string {
 	salt := make([]byte, saltSize)
 	rand.Read(salt)
 	if approved {
@@ -56,15 +64,17 @@ func hash(approved bool, password string) string {
 		}
 		return pbkdf2Form(salt, sum)
 	}
-	return argonForm(salt, argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, sumSize))
+	c = c.orDefault()
+	return c.argonForm(salt, argon2.IDKey([]byte(password), salt, c.Passes, c.Memory, argonThreads, sumSize))
 }
 
 func pbkdf2Form(salt, sum []byte) string {
 	return fmt.Sprintf("$pbkdf2-sha256$i=%d$%s$%s", fips.Rounds, b64(salt), b64(sum))
 }
 
-func argonForm(salt, sum []byte) string {
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads, b64(salt), b64(sum))
+func (c Cost) argonForm(salt, sum []byte) string {
+	c = c.orDefault()
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.Memory, c.Passes, argonThreads, b64(salt), b64(sum))
 }
 
 func b64(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
@@ -72,11 +82,11 @@ func b64(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
 // Is reports whether hash is of password. It takes as long for a hash that is "", of a
 // user who does not exist or has no password, or that is refused with ErrNotFIPS, as for
 // one that New has made.
-func Is(password, hash string) (bool, error) { return is(fips.Enabled(), password, hash) }
+func (c Cost) Is(password, hash string) (bool, error) { return c.is(fips.Enabled(), password, hash) }
 
-func is(approved bool, password, hash string) (bool, error) {
+func (c Cost) is(approved bool, password, hash string) (bool, error) {
 	// Nothing hashes to zeros.
-	nothing := argonForm(make([]byte, saltSize), make([]byte, sumSize))
+	nothing := c.argonForm(make([]byte, saltSize), make([]byte, sumSize))
 	if approved {
 		nothing = pbkdf2Form(make([]byte, saltSize), make([]byte, sumSize))
 	}

@@ -8,14 +8,16 @@ import (
 
 const password = "correct horse battery staple"
 
+var usual Cost
+
 // Each mode makes hashes of its own. Outside FIPS mode both are checked, so that a server
 // can leave it; in FIPS mode the hashes from before are refused, never taken as wrong.
 func TestModes(t *testing.T) {
-	argon, approved := hash(false, password), hash(true, password)
+	argon, approved := usual.hash(false, password), usual.hash(true, password)
 	if !strings.HasPrefix(argon, "$argon2id$v=19$m=19456,t=3,p=1$") || !strings.HasPrefix(approved, "$pbkdf2-sha256$i=600000$") {
 		t.Fatal(argon, approved)
 	}
-	if again := hash(true, password); again == approved {
+	if again := usual.hash(true, password); again == approved {
 		t.Error("the salt is not random")
 	}
 	for _, c := range []struct {
@@ -36,16 +38,36 @@ func TestModes(t *testing.T) {
 		{"argon2id in FIPS mode, wrong", true, "wrong", argon, false, ErrNotFIPS},
 		{"nobody in FIPS mode", true, password, "", false, nil},
 	} {
-		if ok, err := is(c.approved, c.password, c.hash); ok != c.ok || !errors.Is(err, c.err) {
+		if ok, err := usual.is(c.approved, c.password, c.hash); ok != c.ok || !errors.Is(err, c.err) {
 			t.Errorf("%s: %v, %v", c.name, ok, err)
 		}
+	}
+}
+
+// A cheap hash is checked by whoever would make dear ones, and the other way round: each
+// says what it cost.
+func TestCost(t *testing.T) {
+	cheap := Cost{Passes: 1, Memory: 8}
+	hash := cheap.hash(false, password)
+	if !strings.HasPrefix(hash, "$argon2id$v=19$m=8,t=1,p=1$") {
+		t.Fatal(hash)
+	}
+	for _, c := range []Cost{usual, cheap} {
+		for p, want := range map[string]bool{password: true, "wrong": false} {
+			if ok, err := c.is(false, p, hash); ok != want || err != nil {
+				t.Errorf("%v, %s: %v, %v", c, p, ok, err)
+			}
+		}
+	}
+	if ok, err := cheap.is(false, password, usual.hash(false, password)); !ok || err != nil {
+		t.Error(ok, err)
 	}
 }
 
 // The vectors are of Python: hashlib.pbkdf2_hmac and base64.
 func TestPythonAgrees(t *testing.T) {
 	const hash = "$pbkdf2-sha256$i=600000$AAECAwQFBgcICQoLDA0ODw$7xdxRO7JQgy8EJPSqLNEqSvFBtDU7JwCjdGfgyTYweY"
-	if ok, err := is(true, password, hash); !ok || err != nil {
+	if ok, err := usual.is(true, password, hash); !ok || err != nil {
 		t.Error(ok, err)
 	}
 }
@@ -65,7 +87,7 @@ func TestBadHashes(t *testing.T) {
 		"$argon2id$v=19$m=8,t=1,p=0$" + long + "$" + long,
 		"$argon2id$v=19$m=8,t=1,p=1$!$" + long,
 	} {
-		if ok, err := is(false, password, h); ok || err == nil {
+		if ok, err := usual.is(false, password, h); ok || err == nil {
 			t.Errorf("%s: %v, %v", h, ok, err)
 		}
 	}

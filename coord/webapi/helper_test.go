@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"weft/coord/ops"
+	"weft/coord/store/storetest"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
 	"weft/overlay/api"
@@ -44,6 +45,7 @@ func (s *site) open(o ops.Options) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	storetest.Schema(s.t, o.Data)
 	opened, err := ops.OpenService(s.t.Context(), o)
 	if err != nil {
 		s.t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"weft/coord/ca"
 	"weft/coord/ops"
 	"weft/coord/store"
+	"weft/coord/store/storetest"
 	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/link"
@@ -93,6 +94,7 @@ func (n *Network) start(first bool) {
 	if first {
 		urls = append([]string{n.url}, n.o.URLs...)
 	}
+	storetest.Schema(n.t, n.dir)
 	n.Service, err = ops.OpenService(n.t.Context(), ops.Options{
 		Data: n.dir, Create: true, URLs: urls, Software: "0.1.0", Log: n.o.Log, Now: n.o.Now, BeforeCommit: n.o.BeforeCommit,
 	})
