@@ -31,6 +31,19 @@ func (n *node) id() cert.NodeID {
 // connection does.
 func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds int)) {
 	t.Helper()
+	end := flowOf(c)
+	return func() (time.Duration, int) {
+		t.Helper()
+		pause, rounds, err := end()
+		if err != nil {
+			t.Errorf("the flow died: %v", err)
+		}
+		return pause, rounds
+	}
+}
+
+// flowOf is flow for a test that decides what the end of the flow means.
+func flowOf(c net.Conn) (stop func() (pause time.Duration, rounds int, err error)) {
 	var longest time.Duration
 	rounds := 0
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -38,7 +51,7 @@ func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds in
 	go func() {
 		defer close(done)
 		b := make([]byte, 512)
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		last := time.Now()
 		for {
 			select {
@@ -59,14 +72,10 @@ func flow(t *testing.T, c net.Conn) (stop func() (pause time.Duration, rounds in
 			time.Sleep(5 * time.Millisecond) // a flow, not a load
 		}
 	}()
-	return func() (time.Duration, int) {
-		t.Helper()
+	return func() (time.Duration, int, error) {
 		close(quit)
 		<-done
-		if failed != nil {
-			t.Errorf("the flow died: %v", failed)
-		}
-		return longest, rounds
+		return longest, rounds, failed
 	}
 }
 

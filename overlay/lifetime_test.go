@@ -2,6 +2,8 @@ package overlay_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -138,30 +140,20 @@ func TestIdleTunnelEnds(t *testing.T) {
 // tunnels end if that fails.
 func TestCertificateEnds(t *testing.T) {
 	t.Parallel()
-	// Longer than a busy machine may take for a renewal.
-	const life = 6 * time.Second
-	var renewals atomic.Int64
-	w := newWorldOf(t, setup{life: life, api: func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/v1/renew" {
-				renewals.Add(1)
-			}
-			h.ServeHTTP(w, r)
-		})
-	}})
-	start := time.Now()
-	pi, laptop := w.node("kitchen-pi", "device"), w.node("laptop")
-	pi.echo()
-	c := laptop.dial("tcp", "kitchen-pi:7")
-	stop := flow(t, c)
-	time.Sleep(life*3/2 - time.Since(start)) // longer than any certificate
-	pause, rounds := stop()
-	t.Logf("%d renewals in %v; longest pause of the flow %v in %d rounds", renewals.Load(), time.Since(start).Round(time.Millisecond), pause.Round(time.Millisecond), rounds)
-	if n := renewals.Load(); n < 3 || n > 2*6 {
-		t.Errorf("%d renewals by two nodes in %v", n, time.Since(start))
-	}
-	if pause > life/2 {
-		t.Errorf("the flow stood still for %v", pause)
+	// A renewal has a third of a life to reach the peer. Where that is too short for a
+	// machine that has more to do, a longer life shows the same.
+	var w *world
+	var pi, laptop *node
+	life := 6 * time.Second
+	for {
+		var err error
+		if w, pi, laptop, err = renewedInUse(t, life); err == nil {
+			break
+		}
+		if life *= 2; life > 24*time.Second {
+			t.Fatal(err)
+		}
+		t.Logf("%v; again with certificates for %v", err, life)
 	}
 	w.away.Store(true)
 	reachIn := func(limit time.Duration) error {
@@ -183,6 +175,32 @@ func TestCertificateEnds(t *testing.T) {
 	}
 	w.away.Store(false)
 	eventually(t, 20*time.Second, "both come back by themselves", func() bool { return reach() == nil })
+}
+
+// renewedInUse has two nodes, whose certificates are for life, talk for longer than that.
+func renewedInUse(t *testing.T, life time.Duration) (w *world, pi, laptop *node, err error) {
+	var renewals atomic.Int64
+	w = newWorldOf(t, setup{life: life, api: func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/renew" {
+				renewals.Add(1)
+			}
+			h.ServeHTTP(w, r)
+		})
+	}})
+	start := time.Now()
+	pi, laptop = w.node("kitchen-pi", "device"), w.node("laptop")
+	pi.echo()
+	c := laptop.dial("tcp", "kitchen-pi:7")
+	stop := flowOf(c)
+	time.Sleep(life*3/2 - time.Since(start)) // longer than any certificate
+	pause, rounds, err := stop()
+	said := fmt.Sprintf("%d renewals in %v; longest pause of the flow %v in %d rounds", renewals.Load(), time.Since(start).Round(time.Millisecond), pause.Round(time.Millisecond), rounds)
+	t.Log(said)
+	if n := renewals.Load(); err == nil && (n < 3 || n > 2*6 || pause > life/2) {
+		err = errors.New(said)
+	}
+	return w, pi, laptop, err
 }
 
 // TestIntroductionOutlivesTunnel: a tunnel ends while this node introduces itself to its
