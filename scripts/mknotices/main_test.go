@@ -12,7 +12,7 @@ import (
 func TestEveryModuleIsNamed(t *testing.T) {
 	for _, program := range []string{"weft", "weft-server"} {
 		file := filepath.Join(t.TempDir(), program)
-		if _, err := output("go", "build", "-o", file, "weft/cmd/"+program); err != nil {
+		if _, err := output("go", "build", "-ldflags=-s -w", "-o", file, "weft/cmd/"+program); err != nil {
 			t.Fatal(err)
 		}
 		var b bytes.Buffer
