@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weft/overlay/cert"
@@ -23,10 +24,7 @@ const maxDropped = 10_000
 // by now is revoked again, and again is how many that are. The rows that Revoked returns
 // after that are the list.
 func (tx *Tx) Since(id cert.NetworkID, now time.Time) (since time.Time, again int64, err error) {
-	var nobody cert.NodeID
-	if again, err = tx.execN(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at)
-		SELECT network_id, $3, serial, expires_at, $4 FROM dropped WHERE network_id=$1 AND expires_at > $2 ON CONFLICT DO NOTHING`,
-		id[:], now.Unix(), nobody[:], max(1, now.Unix())); err != nil {
+	if again, err = tx.revokeAgain(id, now); err != nil {
 		return time.Time{}, 0, fmt.Errorf("revoke again: %w", err)
 	}
 	if err := tx.exec(`DELETE FROM dropped WHERE network_id=$1 AND expires_at > $2`, id[:], now.Unix()); err != nil {
@@ -47,13 +45,65 @@ func (tx *Tx) Since(id cert.NetworkID, now time.Time) (since time.Time, again in
 	return fromUnix(last + 1), again, nil
 }
 
+// A row of dropped has a serial number, which begins with no zero byte, or for a superseded
+// certificate a zero byte, its node and the serial number: if it has to be listed again, its
+// device must not take itself for deleted.
+
+func ofSuperseded(node cert.NodeID, serial []byte) []byte {
+	return slices.Concat([]byte{0}, node[:], serial)
+}
+
+func readDropped(stored []byte) (node cert.NodeID, serial []byte, superseded bool) {
+	if len(stored) <= len(node) || stored[0] != 0 {
+		return node, stored, false
+	}
+	return nodeID(stored[1:]), stored[1+len(node):], true
+}
+
+// revokeAgain puts back what was dropped and has not ended at now.
+func (tx *Tx) revokeAgain(id cert.NetworkID, now time.Time) (again int64, err error) {
+	type row struct {
+		node       cert.NodeID
+		serial     []byte
+		expires    int64
+		superseded bool
+	}
+	var list []row
+	err = tx.each(`SELECT serial, expires_at FROM dropped WHERE network_id=$1 AND expires_at > $2`, []any{id[:], now.Unix()}, func(scan func(...any) error) error {
+		var b []byte
+		var d row
+		err := scan(&b, &d.expires)
+		d.node, d.serial, d.superseded = readDropped(b)
+		list = append(list, d)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range list {
+		if d.superseded { // unless its device was deleted since
+			if err := tx.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND node_id=$2)`, []any{id[:], d.node[:]}, &d.superseded); err != nil {
+				return 0, err
+			}
+		}
+		n, err := tx.execN(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at, superseded) VALUES ($1,$2,$3,$4,$5,$6) ON CONFLICT DO NOTHING`,
+			id[:], d.node[:], d.serial, d.expires, max(1, now.Unix()), d.superseded)
+		if err != nil {
+			return 0, err
+		}
+		again += n
+	}
+	return again, nil
+}
+
 // Dropped returns the serial numbers, as bytes, that are remembered as dropped.
 func (r *Reader) Dropped(id cert.NetworkID) (serials map[string]bool, err error) {
 	serials = map[string]bool{}
 	err = r.each(`SELECT serial FROM dropped WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
 		var b []byte
 		err := scan(&b)
-		serials[string(b)] = true
+		_, serial, _ := readDropped(b)
+		serials[string(serial)] = true
 		return err
 	})
 	return serials, err
@@ -88,12 +138,28 @@ func (r *Reader) ListIsOff(id cert.NetworkID, now time.Time) (off bool, err erro
 // forgets the earliest beyond maxDropped.
 func (tx *Tx) drop(id cert.NetworkID, now time.Time) error {
 	if err := tx.exec(`INSERT INTO dropped (network_id, expires_at, serial)
-		SELECT network_id, expires_at, serial FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND expires_at <= $2 ON CONFLICT DO NOTHING`,
+		SELECT network_id, expires_at, serial FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND superseded = 0 AND expires_at <= $2 ON CONFLICT DO NOTHING`,
 		id[:], now.Unix()); err != nil {
 		return err
 	}
+	superseded := map[string]int64{} // as dropped has them
+	err := tx.each(`SELECT node_id, serial, expires_at FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND superseded = 1 AND expires_at <= $2`, []any{id[:], now.Unix()}, func(scan func(...any) error) error {
+		var node, serial []byte
+		var expires int64
+		err := scan(&node, &serial, &expires)
+		superseded[string(ofSuperseded(nodeID(node), serial))] = expires
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for stored, expires := range superseded {
+		if err := tx.exec(`INSERT INTO dropped (network_id, expires_at, serial) VALUES ($1,$2,$3) ON CONFLICT DO NOTHING`, id[:], expires, []byte(stored)); err != nil {
+			return err
+		}
+	}
 	var last int64
-	err := tx.row(`SELECT expires_at FROM dropped WHERE network_id=$1 ORDER BY expires_at DESC LIMIT 1 OFFSET $2`, []any{id[:], maxDropped}, &last)
+	err = tx.row(`SELECT expires_at FROM dropped WHERE network_id=$1 ORDER BY expires_at DESC LIMIT 1 OFFSET $2`, []any{id[:], maxDropped}, &last)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}

@@ -76,3 +76,72 @@ func TestDropped(t *testing.T) {
 		t.Errorf("the list speaks against what has not ended: complete since %v", got)
 	}
 }
+
+// A superseded certificate that the list dropped while the clock was wrong comes back as
+// superseded, so that its device does not take itself for deleted; if the device was deleted
+// meanwhile, as revoked.
+func TestDroppedSuperseded(t *testing.T) {
+	s, _ := fresh(t, Options{})
+	write := func(f func(*Tx) error) {
+		t.Helper()
+		if err := s.Write(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := day.Add(time.Hour)
+	write(func(tx *Tx) error {
+		for i := 1; i <= 2; i++ {
+			if err := addNode(tx, i); err != nil {
+				return err
+			}
+			if err := tx.Issued(network, idOf(i), big.NewInt(int64(i)), end, Cause{}); err != nil {
+				return err
+			}
+			if err := tx.Supersede(network, idOf(i), day); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	write(func(tx *Tx) error { // years ahead
+		_, _, err := tx.Prune(network, day.AddDate(14, 0, 0), time.Hour)
+		if err != nil {
+			return err
+		}
+		n, err := tx.Node(network, idOf(2))
+		if err == nil {
+			_, _, err = tx.DeleteNode(network, n, day)
+		}
+		return err
+	})
+	if err := s.Read(t.Context(), func(r *Reader) error {
+		list, err := r.Dropped(network)
+		if len(list) != 2 || !list["\x01"] || !list["\x02"] {
+			t.Errorf("%d are remembered", len(list))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	write(func(tx *Tx) error {
+		_, again, err := tx.Since(network, day)
+		if again != 2 {
+			t.Errorf("%d are revoked again", again)
+		}
+		return err
+	})
+	if err := s.Read(t.Context(), func(r *Reader) error {
+		list, err := r.Revoked(network, day)
+		for _, v := range list {
+			if want := v.Serial.Int64() == 1; v.Superseded != want {
+				t.Errorf("certificate %d: superseded %v, want %v", v.Serial, v.Superseded, want)
+			}
+		}
+		if len(list) != 2 {
+			t.Errorf("%d are revoked", len(list))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
