@@ -51,10 +51,14 @@ func newLabel(name string) (string, error) {
 }
 
 // rename gives a node a name that nobody has, and keeps its old one as an
-// alias.
+// alias, unless it undoes a rename of a moment ago.
 func (tx *Tx) rename(node *store.Node, name string) (err error) {
 	s, now := tx.s, tx.now
 	if err := s.mayRename(&tx.Reader, *node, now); err != nil {
+		return err
+	}
+	undone, err := s.undoes(tx, node.ID, name)
+	if err != nil {
 		return err
 	}
 	if err := s.claimName(tx, node.ID, name); err != nil {
@@ -80,7 +84,12 @@ func (tx *Tx) rename(node *store.Node, name string) (err error) {
 		}
 		return err
 	}
-	if err := s.keepName(tx, node.ID, old); err != nil {
+	if undone {
+		err = tx.FreeName(s.network, old)
+	} else {
+		err = s.keepName(tx, node.ID, old)
+	}
+	if err != nil {
 		return err
 	}
 	if node.Wildcard {

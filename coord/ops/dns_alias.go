@@ -57,6 +57,26 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 	return err
 }
 
+// undoneWithin is how soon after a rename the old name has to come back for the new one to
+// count as undone: longer than a page offers that.
+const undoneWithin = 5 * time.Minute
+
+// undoes reports whether a node that is given this name gets back the one that it had until
+// a moment ago: the name between was a mistake, which nobody has come to rely on. It is free
+// again, leads nowhere, and takes the place of no name that was in use.
+func (s *Service) undoes(tx *Tx, id cert.NodeID, name string) (bool, error) {
+	a, err := tx.Alias(s.network, name)
+	if isNotFound(err) || err == nil && a.NodeID != id {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	n, err := tx.DNS(s.network)
+	since := tx.now.Sub(a.Until.AddDate(0, 0, -n.AliasDays))
+	return err == nil && since >= 0 && since < undoneWithin, err
+}
+
 // keepName makes old an alias of the node, or frees it if there is no grace.
 func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
 	n, err := tx.DNS(s.network)

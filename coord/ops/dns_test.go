@@ -323,6 +323,45 @@ func TestDeviceSwitches(t *testing.T) {
 	}
 }
 
+// A rename that is taken back at once leaves nothing: the name between is free, and leads
+// nowhere. One that is taken back later keeps both names.
+func TestRenameUndone(t *testing.T) {
+	s := openSite(t)
+	d, other := s.camera("door"), s.camera("other")
+	rename := func(d *device, name string) error {
+		_, err := s.RenameDevice(t.Context(), d.id, name)
+		return err
+	}
+	former := func() (names []string) {
+		for _, a := range s.aliasInfos(d.id) {
+			names = append(names, a.Name)
+		}
+		return names
+	}
+	for _, name := range []string{"gate", "dor", "gate"} {
+		s.clock.Add(time.Minute)
+		if err := rename(d, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := former(); !slices.Equal(got, []string{"door"}) {
+		t.Errorf("former names %v after one was undone", got)
+	}
+	if _, err := s.FindDevice(t.Context(), "dor"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the name that was undone leads to something: %v", err)
+	}
+	if err := rename(other, "dor"); err != nil {
+		t.Errorf("the name that was undone, for another device: %v", err)
+	}
+	s.clock.Add(undoneWithin)
+	if err := rename(d, "door"); err != nil {
+		t.Fatal(err)
+	}
+	if got := former(); !slices.Equal(got, []string{"gate"}) {
+		t.Errorf("former names %v after an old one was taken back", got)
+	}
+}
+
 // An old name leads to its device for a while, in the directory and by lookup,
 // and nobody else gets it.
 func TestFormerName(t *testing.T) {
@@ -368,7 +407,8 @@ func TestFormerName(t *testing.T) {
 		t.Errorf("record at a former name: %v", err)
 	}
 	h.fetch(t, s, laptop)
-	// Back again: the names change places.
+	// Back again, later than a mistake is noticed: the names change places.
+	s.clock.Add(undoneWithin)
 	if _, err := s.RenameDevice(t.Context(), pi.id, "kitchen-pi"); err != nil {
 		t.Fatal(err)
 	}
