@@ -32,9 +32,9 @@ func (s *Service) DeviceFacets(ctx context.Context, a Actor) (f Facets, err erro
 		return f, err
 	}
 	tags, owners, systems, versions := map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
-	for i := range held.nodes {
-		n := &held.nodes[i]
-		if opDeviceRead.authorize(a, deviceTarget(*n)) != nil {
+	seen := sees(a)
+	for _, n := range held.rows {
+		if !seen(n) {
 			continue
 		}
 		for _, t := range ShownTags(n.Tags) {

@@ -193,15 +193,14 @@ func (s *Service) find(ctx context.Context, a Actor, w selection) (found []sorte
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
-	for i := range held.nodes {
-		n := &held.nodes[i]
-		if opDeviceRead.authorize(a, deviceTarget(*n)) != nil || w.keyID != "" && w.keyID != n.KeyID {
+	now, seen := s.now(), sees(a)
+	for _, row := range held.rows {
+		if !seen(row) || w.keyID != "" && w.keyID != row.KeyID {
 			continue
 		}
-		d := &listed{Node: n, s: s, now: now, held: held, at: i}
+		d := &listed{Node: &row.Node, s: s, now: now, row: row}
 		if w.filter.fits(d) {
-			found = append(found, sorted{n, w.keyOf(d)})
+			found = append(found, sorted{&row.Node, w.keyOf(d)})
 		}
 	}
 	switch {
@@ -329,8 +328,7 @@ type listed struct {
 	*store.Node
 	s       *Service
 	now     time.Time
-	held    *heldRows
-	at      int // its place in held
+	row     *heldRow
 	present presence.State
 	asked   bool // present is known
 }
@@ -385,5 +383,5 @@ func (d *listed) is(state string) bool {
 
 // has reports whether a word, folded, is in what a list shows of it.
 func (d *listed) has(word string) bool {
-	return strings.Contains(d.s.wordsOf(d.held)[d.at], word) || strings.Contains(folded(d.relay()), word)
+	return strings.Contains(d.s.wordsOf(d.row), word) || strings.Contains(folded(d.relay()), word)
 }

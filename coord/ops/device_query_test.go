@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -338,6 +339,140 @@ func TestDeviceRows(t *testing.T) {
 	if s.lists.forget(); s.lists.held != nil {
 		t.Error("held although nobody looks")
 	}
+}
+
+// Whatever was written to rows of devices, a list has them as the database has; what was not
+// written is not read again.
+func TestDeviceRowsFollow(t *testing.T) {
+	s := fleet(t)
+	node := func(d *device) store.Node { return mustNode(t, s, d.id) }
+	rows := func() []*heldRow {
+		t.Helper()
+		h, err := s.deviceRows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stored []store.Node
+		err = s.store.Read(t.Context(), func(r *store.Reader) error {
+			return r.EachListed(s.network, store.NodePage{Ending: s.asksIssued()}, func(n store.Node) error { stored = append(stored, n); return nil })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stored) != len(h.rows) {
+			t.Errorf("%d rows, the database has %d", len(h.rows), len(stored))
+			return h.rows
+		}
+		for i, n := range stored {
+			if !reflect.DeepEqual(h.rows[i].Node, n) {
+				t.Errorf("held %+v, the database has %+v", h.rows[i].Node, n)
+			}
+		}
+		return h.rows
+	}
+	var many []*device
+	for i := range 20 { // so many that a few are read by themselves
+		many = append(many, s.camera(fmt.Sprint("many-", i)))
+	}
+	anna, ofAnna := s.joined(CreateKey{User: "anna"}, "anna-1"), s.joined(CreateKey{User: "anna"}, "anna-2")
+	if err := s.flushSeen(false); err != nil {
+		t.Fatal(err)
+	}
+	last := rows()
+	for _, step := range []struct {
+		name   string
+		change func()
+		read   int // rows that are other ones than before
+	}{
+		{"nothing", func() { s.member("carol") }, 0},
+		{"joined", func() { s.camera("aa-first") }, 1},
+		{"renamed", func() { s.RenameDevice(t.Context(), many[3].id, "zz-last") }, 1},
+		{"moved", func() { s.mustAssign(many[4], []string{"door"}, "") }, 1},
+		{"renewed", func() { s.clock.Add(nodeLife * 3 / 4); s.renewal(many[5]) }, -1}, // the others need renewal
+		{"deleted", func() { s.DeleteDevice(t.Context(), many[6].id) }, 0},
+		{"name passes on", func() {
+			s.DeleteDevice(t.Context(), many[7].id)
+			s.camera("many-7")
+		}, 1},
+		{"seen", func() {
+			s.Presence(many[8].id, 1, true, s.clock.Now(), netip.Addr{})
+			if err := s.flushSeen(false); err != nil {
+				t.Error(err)
+			}
+		}, 1},
+		{"wildcard", func() {
+			if _, err := Do(t.Context(), s.Service, Root(), SetDeviceDNS{many[9].id, DeviceDNS{Wildcard: pointer(true)}}); err != nil {
+				t.Error(err)
+			}
+		}, 1},
+		{"overdue", func() {
+			if err := s.store.Write(t.Context(), func(tx *store.Tx) error { return s.in(tx).setOverdue([]store.Node{overdue(node(anna))}) }); err != nil {
+				t.Error(err)
+			}
+		}, 3}, // all that anna reaches have another config: mac is hers, too
+		{"a write that fails", func() {
+			n := node(many[10])
+			n.Name = "undone"
+			s.store.Write(t.Context(), func(tx *store.Tx) error {
+				return errors.Join(tx.UpdateNode(s.network, n), errors.New("undo it"))
+			})
+		}, 0},
+		{"certificates that come to end", func() { s.clock.Add(nodeLife / 2) }, -1},
+		{"more than is noted", func() {
+			s.lists.wrote(make([]store.Rows, 1))
+			for i := range maxWritten + 1 {
+				s.lists.wrote([]store.Rows{{Class: fmt.Sprint(i)}})
+			}
+		}, -1},
+		{"a thousand seconds later", func() { s.clock.Add(1000 * time.Second); s.RenameDevice(t.Context(), ofAnna.id, "ann") }, 1},
+	} {
+		was := map[*heldRow]bool{}
+		for _, row := range last {
+			was[row] = true
+		}
+		step.change()
+		last = rows()
+		read := 0
+		for _, row := range last {
+			if !was[row] {
+				read++
+			}
+		}
+		if step.read >= 0 && read != step.read {
+			t.Errorf("%s: %d rows were read again, want %d", step.name, read, step.read)
+		}
+	}
+}
+
+func overdue(n store.Node) store.Node { n.Overdue = true; return n }
+
+// Lists that are asked for while devices change have what was written before they were.
+func TestDeviceRowsMeanwhile(t *testing.T) {
+	s := openSite(t)
+	owner := s.owner()
+	var ids []cert.NodeID
+	for i := range 30 {
+		ids = append(ids, s.camera(fmt.Sprint("d-", i)).id)
+	}
+	var all sync.WaitGroup
+	for w := range 3 {
+		all.Go(func() {
+			for i := range 20 {
+				name := fmt.Sprintf("w%d-%d", w, i)
+				if _, err := s.RenameDevice(t.Context(), ids[w*10+i%10], name); err != nil {
+					t.Error(err)
+				}
+				l, err := s.Devices(Passive(t.Context()), owner, DeviceQuery{Filter: name})
+				if err != nil || !slices.ContainsFunc(l.Devices, func(d Device) bool { return d.Name == name }) {
+					t.Errorf("%s was not found: %v", name, err)
+				}
+				if i%7 == w {
+					s.lists.forget()
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 // A device that has not fetched what its new tags made necessary is pending.

@@ -83,7 +83,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if o.Create {
 		sweepRestores(o.Data)
 	}
-	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit, BeforeStatement: o.BeforeStatement, Seal: func(tx *store.Tx, notes []any) error { return s.seal(tx, notes) }})
+	st, err := store.Open(ctx, store.Options{Path: filepath.Join(o.Data, "weft.db"), Log: o.Log, BeforeCommit: o.BeforeCommit, BeforeStatement: o.BeforeStatement, Seal: func(tx *store.Tx, notes []any) error { return s.seal(tx, notes) }, Written: func(rows []store.Rows) { s.lists.wrote(rows) }})
 	if err != nil {
 		return nil, err
 	}

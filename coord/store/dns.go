@@ -255,11 +255,13 @@ func (r *Reader) Wildcards(id cert.NetworkID) (list []Wildcard, err error) {
 
 // SetNodeDNS stores how a node answers and asks, and its config's version.
 func (tx *Tx) SetNodeDNS(id cert.NetworkID, n Node) error {
+	tx.touch(n.ID)
 	return tx.changed(`UPDATE nodes SET wildcard=$3, lan_names=$4, config_n=$5 WHERE network_id=$1 AND node_id=$2`,
 		id[:], n.ID[:], n.Wildcard, n.LANNames, n.ConfigN)
 }
 
 // SetNodeN stores the last change of a node that others see.
 func (tx *Tx) SetNodeN(id cert.NetworkID, n Node) error {
+	tx.touch(n.ID)
 	return tx.changed(`UPDATE nodes SET n=$3, config_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:], n.N, n.ConfigN)
 }

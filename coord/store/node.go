@@ -163,6 +163,12 @@ func (r *Reader) EachListed(id cert.NetworkID, p NodePage, f func(Node) error) e
 		})
 }
 
+// ListedNode finds a node as EachListed reads it, with its certificate if that ends before
+// ending.
+func (r *Reader) ListedNode(id cert.NetworkID, node cert.NodeID, ending time.Time) (Node, error) {
+	return r.node(listColumns+`AND d.node_id=$3`, id[:], ending.Unix(), node[:])
+}
+
 // EachSoftware calls f with the number of nodes of each version and class.
 func (r *Reader) EachSoftware(id cert.NetworkID, f func(software, class string, nodes int) error) error {
 	return r.each(`SELECT software, class, COUNT(*) FROM nodes WHERE network_id=$1 GROUP BY software, class`, []any{id[:]}, func(scan func(...any) error) error {
@@ -216,15 +222,16 @@ type Brief struct {
 	Overdue   bool
 	Created   time.Time
 	Seen      time.Time
+	KeyID     string
 }
 
 // EachBrief calls f for every node.
 func (r *Reader) EachBrief(id cert.NetworkID, f func(Brief) error) error {
-	return r.each(`SELECT node_id, class, config_n, told_n, class_n, ephemeral, overdue, created_at, seen_at FROM nodes WHERE network_id=$1`, []any{id[:]},
+	return r.each(`SELECT node_id, class, config_n, told_n, class_n, ephemeral, overdue, created_at, seen_at, key_id FROM nodes WHERE network_id=$1`, []any{id[:]},
 		func(scan func(...any) error) error {
 			var b Brief
 			var raw []byte
-			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.ClassN, &b.Ephemeral, &b.Overdue, stored{&b.Created}, nullTime{&b.Seen}); err != nil {
+			if err := scan(&raw, &b.Class, &b.ConfigN, &b.ToldN, &b.ClassN, &b.Ephemeral, &b.Overdue, stored{&b.Created}, nullTime{&b.Seen}, &b.KeyID); err != nil {
 				return err
 			}
 			b.ID = nodeID(raw)
@@ -250,6 +257,7 @@ func (r *Reader) ClassVersions(id cert.NetworkID) (map[string]uint64, error) {
 
 // InsertNode stores a new node. ErrTaken when its id, name or address is.
 func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
+	tx.touch(n.ID)
 	tags := JoinTags(n.Tags)
 	err := tx.exec(`INSERT INTO nodes (network_id, node_id, spki, name, hostname, user_id, tags, class, ipv4, key_id, ephemeral, os, software,
 		created_at, signed_in_at, certificate, expires_at, n, config_n, told_n) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$14,$15,$16,$17,$18,$17)`,
@@ -266,6 +274,7 @@ func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
 
 // UpdateNode stores name, owner, tags, certificate, software and versions of a node.
 func (tx *Tx) UpdateNode(id cert.NetworkID, n Node) error {
+	tx.touch(n.ID)
 	tags := JoinTags(n.Tags)
 	err := tx.changed(`UPDATE nodes SET name=$3, user_id=$4, tags=$5, class=$6, class_n=$7, os=$8, software=$9, certificate=$10, expires_at=$11, n=$12, config_n=$13
 		WHERE network_id=$1 AND node_id=$2`,
@@ -298,6 +307,7 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 	if change, err = tx.Bump(id); err != nil {
 		return 0, nil, err
 	}
+	tx.touch(n.ID)
 	steps := []func() error{
 		func() error { return tx.leaveName(id, n, now) },
 		func() error {
@@ -320,6 +330,7 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 // transaction. Nodes that are gone are passed over.
 func (tx *Tx) SetSeen(id cert.NetworkID, seen map[cert.NodeID]time.Time) error {
 	for node, at := range seen {
+		tx.touch(node)
 		if err := tx.exec(`UPDATE nodes SET seen_at=$3 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], orNull(at)); err != nil {
 			return fmt.Errorf("store last seen: %w", err)
 		}

@@ -45,6 +45,7 @@ func (r *Reader) OverdueOf(id cert.NetworkID, userID string) (ids []cert.NodeID,
 
 // SetSignedIn stores when a node was last signed in, with change n of its config.
 func (tx *Tx) SetSignedIn(id cert.NetworkID, node cert.NodeID, at time.Time, n uint64) error {
+	tx.touch(node)
 	if err := tx.changed(`UPDATE nodes SET signed_in_at=$3, config_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], at.Unix(), n); err != nil {
 		return fmt.Errorf("store when a device was signed in: %w", err)
 	}
@@ -54,6 +55,7 @@ func (tx *Tx) SetSignedIn(id cert.NetworkID, node cert.NodeID, at time.Time, n u
 // SetOverdue stores whether a node has to be signed in again, with change n: it has another
 // config and another directory from then on.
 func (tx *Tx) SetOverdue(id cert.NetworkID, node cert.NodeID, overdue bool, n uint64) error {
+	tx.touch(node)
 	err := tx.changed(`UPDATE nodes SET overdue=$3, config_n=$4, class_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], overdue, n)
 	if err != nil {
 		return fmt.Errorf("store whether a device is overdue: %w", err)
@@ -64,6 +66,7 @@ func (tx *Tx) SetOverdue(id cert.NetworkID, node cert.NodeID, overdue bool, n ui
 // BumpConfigOf notes change n of the config of the nodes of these classes.
 func (tx *Tx) BumpConfigOf(id cert.NetworkID, classes []string, n uint64) error {
 	for _, class := range classes {
+		tx.rows = append(tx.rows, Rows{Class: class})
 		if err := tx.exec(`UPDATE nodes SET config_n=$3 WHERE network_id=$1 AND class=$2`, id[:], class, n); err != nil {
 			return fmt.Errorf("note another config: %w", err)
 		}

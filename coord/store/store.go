@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 )
 
 // Errors that callers distinguish.
@@ -29,6 +28,11 @@ type Options struct {
 	// order of the writes. Its error fails the batch.
 	Seal func(tx *Tx, notes []any) error
 
+	// Written, when set, is called after each commit that wrote rows of devices, with which
+	// ones: before the functions of Tx.After, and before whoever wrote is answered. It must
+	// not block or call the store.
+	Written func([]Rows)
+
 	// BeforeCommit, when set, is asked before each commit; its error makes the
 	// commit fail. For fault injection.
 	BeforeCommit func() error
@@ -49,7 +53,7 @@ type Store struct {
 	readers   chan *Reader
 	nread     int
 	done      chan struct{} // closed when the writer has ended
-	commits   atomic.Uint64
+	written   func([]Rows)
 
 	mu     sync.RWMutex // held for reading while an op is handed over
 	closed bool
@@ -69,7 +73,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		db: db, log: o.Log, before: o.BeforeCommit, statement: o.BeforeStatement, seal: o.Seal,
+		db: db, log: o.Log, before: o.BeforeCommit, statement: o.BeforeStatement, seal: o.Seal, written: o.Written,
 		ops:     make(chan *op, maxBatch),
 		readers: make(chan *Reader, o.Readers),
 		nread:   o.Readers,
@@ -105,10 +109,6 @@ func (s *Store) start(ctx context.Context) error {
 	go s.writeLoop(&Reader{conn: w, stmts: map[string]*sql.Stmt{}, before: s.statement})
 	return nil
 }
-
-// Commits grows with each commit, before whoever wrote is answered. What was read after it
-// was some number is still so while it is that number.
-func (s *Store) Commits() uint64 { return s.commits.Load() }
 
 // Backup writes a consistent copy of the database to path, which must not
 // exist, while everything else goes on.

@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+
+	"weft/overlay/cert"
 )
 
 // maxBatch bounds how many writes share one transaction, and how many wait.
@@ -21,6 +23,7 @@ type Tx struct {
 	Reader
 	after []func()
 	notes []any
+	rows  []Rows
 	audit *audits // of the whole batch
 }
 
@@ -31,6 +34,16 @@ func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
 // Note hands v to Options.Seal, together with what the other writes of the batch
 // noted. What a write notes that fails is forgotten.
 func (tx *Tx) Note(v any) { tx.notes = append(tx.notes, v) }
+
+// Rows are rows of devices: that of one, or those of a class where Class is not "".
+type Rows struct {
+	Node  cert.NodeID
+	Class string
+}
+
+// touch notes that the row of a device changed, was inserted or deleted. Every method that
+// writes rows of devices does, for Options.Written.
+func (tx *Tx) touch(node cert.NodeID) { tx.rows = append(tx.rows, Rows{Node: node}) }
 
 type op struct {
 	ctx  context.Context
@@ -123,6 +136,7 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 		}
 	}()
 	var notes []any
+	var rows []Rows
 	var ends audits
 	for _, o := range batch {
 		tx, err := runOp(r, o, &ends)
@@ -132,14 +146,14 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 		if tx == nil {
 			continue // it failed and undid itself
 		}
-		after, notes = append(after, tx.after...), append(notes, tx.notes...)
+		after, notes, rows = append(after, tx.after...), append(notes, tx.notes...), append(rows, tx.rows...)
 	}
 	if s.seal != nil && len(notes) > 0 {
 		tx := &Tx{Reader: *r, audit: &ends}
 		if err := call(func(tx *Tx) error { return s.seal(tx, notes) }, tx); err != nil {
 			return nil, fmt.Errorf("complete the batch: %w", err)
 		}
-		after = append(after, tx.after...)
+		after, rows = append(after, tx.after...), append(rows, tx.rows...)
 	}
 	if err := ends.signed(); err != nil {
 		return nil, err
@@ -152,7 +166,9 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 	if err := r.exec("COMMIT"); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
-	s.commits.Add(1)
+	if s.written != nil && len(rows) > 0 {
+		s.written(rows)
+	}
 	return after, nil
 }
 
