@@ -24,6 +24,13 @@ import (
 // (policy.Audience). It keeps its name, address, keys and certificates, renews these, and
 // can be reached as before.
 //
+// A server that was off when devices came due has them be overdue as soon as it runs, with
+// no grace for the time that it was off. The device itself knows both times (signInOf) and
+// has reminded its person, for up to a week, whether the server ran or not; to approve it
+// takes the console, which runs again by then, and counts at once. A grace counted from the
+// start of the server would begin anew with each start: who can have it restart, or crash,
+// could put off without end what the owner demands.
+//
 // Only the server's clock counts. It decides on the full hour, so that however many devices
 // become overdue, other devices have to fetch their rules once in an hour at most for it.
 
