@@ -18,6 +18,9 @@ func (s *Server) Collectors() []metrics.Collector {
 			all, online := s.CountRelays()
 			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
 		}),
+		metrics.Gauge("weft_server_followers", "Pages of the console that are told when devices change.", "", func() map[string]float64 {
+			return map[string]float64{"": float64(s.Followers())}
+		}),
 		metrics.Gauge("weft_server_revocation_list_bytes", "Length of the revocation list.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Revocations().Bytes)}
 		}),

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"weft/coord/ops"
+	"weft/overlay/cert"
 )
 
 // The live stream. It carries names of things that changed, no content:
@@ -56,6 +57,20 @@ func (w wanted) has(name string) bool { return w == nil || w[name] }
 
 // nothing reports that the page shows nothing that changes.
 func (w wanted) nothing() bool { return w != nil && len(w) == 0 }
+
+// interest is that as the server has it.
+func (w wanted) interest() (in ops.Interest) {
+	in.Every = w.has("devices")
+	for name := range w {
+		if id, err := cert.ParseNodeID(strings.TrimPrefix(name, "device-")); err == nil {
+			in.Devices = append(in.Devices, id)
+		}
+		if key, ok := strings.CutPrefix(name, "key-"); ok {
+			in.Keys = append(in.Keys, key)
+		}
+	}
+	return in
+}
 
 // wantedName is what may be asked for.
 var wantedName = regexp.MustCompile(`^(devices|(device|key)-[0-9A-Za-z_-]{1,64})$`)
@@ -201,7 +216,9 @@ func (c *Console) events(v *visit) error {
 	var changes <-chan ops.Event // none for a page that shows nothing that changes
 	cancel := func() {}
 	if !want.nothing() {
-		changes, cancel = c.ops.Subscribe(v.actor)
+		if changes, cancel, err = c.ops.Subscribe(v.ctx(), v.actor, want.interest()); err != nil {
+			return err
+		}
 	}
 	defer func() { cancel() }()
 
@@ -266,14 +283,16 @@ func (c *Console) events(v *visit) error {
 			send(sse("signed-out"))
 			return nil
 		case e, ok := <-changes:
-			if !ok { // we were too slow
-				cancel()
-				changes, cancel = c.ops.Subscribe(v.actor)
+			if !ok { // we were too slow, or the person may see other devices from now on
+				if changes, cancel, err = c.ops.Subscribe(v.ctx(), v.actor, want.interest()); err != nil {
+					cancel = func() {}
+					return nil // the page comes back
+				}
 				add("resync")
 			} else if len(pending) <= maxPending {
-				add("devices", "device-"+e.Device.ID.String())
-				if idPattern.MatchString(e.Device.KeyID) {
-					add("key-" + e.Device.KeyID)
+				add("devices", "device-"+e.ID.String())
+				if idPattern.MatchString(e.KeyID) {
+					add("key-" + e.KeyID)
 				}
 			}
 		case name := <-s.told:

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -244,27 +243,21 @@ func TestStreamsAreBounded(t *testing.T) {
 	if len(open) != 32 {
 		t.Errorf("%d streams of one user", len(open))
 	}
-	if n := subscriptions(); n != len(open) {
+	if n := s.net.Followers(); n != len(open) {
 		t.Errorf("%d subscriptions", n)
 	}
 	s.console.Close()
 	for _, l := range open {
 		l.ended(t)
 	}
-	for end := time.Now().Add(10 * time.Second); subscriptions() > 0; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); s.net.Followers() > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d subscriptions are left", subscriptions())
+			t.Fatalf("%d subscriptions are left", s.net.Followers())
 		}
 	}
 	if b.live().res.StatusCode != 503 {
 		t.Error("a closed console opens streams")
 	}
-}
-
-// subscriptions counts those of this process: each has a goroutine.
-func subscriptions() int {
-	b := make([]byte, 16<<20)
-	return strings.Count(string(b[:runtime.Stack(b, true)]), "created by weft/coord/ops.(*Service).Subscribe")
 }
 
 // Every page asks for the events that its parts wait for, and for no others: so a list hears
@@ -304,7 +297,7 @@ func TestEventsWanted(t *testing.T) {
 					t.Errorf("a part waits for %s", w[1])
 				}
 			}
-			before := subscriptions()
+			before := s.net.Followers()
 			l := b.liveAt(m[1])
 			l.until(t, "resync")
 			other.Connect()
@@ -312,7 +305,7 @@ func TestEventsWanted(t *testing.T) {
 			d.Connect()
 			d.Disconnect()
 			if page.want == "" {
-				if n := subscriptions(); n > before {
+				if n := s.net.Followers(); n > before {
 					t.Errorf("%d subscriptions for a page that nothing changes", n-before)
 				}
 			} else if seen := l.until(t, page.want); len(seen) != 1 {

@@ -348,10 +348,8 @@ func TestAssignIsHeardOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	pi := s.tagged("pi", "camera")
-	events := func(u store.User) <-chan event {
-		ch, end := s.Service.events.subscribe(ConsoleActor(u, s.owner().From))
-		t.Cleanup(end)
-		return ch
+	events := func(u store.User) <-chan Event {
+		return s.hears(ConsoleActor(u, s.owner().From), Interest{Every: true})
 	}
 	admin, err := s.Login(t.Context(), "admin")
 	if err != nil {
@@ -364,10 +362,10 @@ func TestAssignIsHeardOf(t *testing.T) {
 	ofAdmin, ofBob := events(admin), events(bob)
 	s.mustAssign(pi, nil, "bob")
 	s.mustAssign(pi, nil, "admin")
-	next := func(ch <-chan event) EventKind {
+	next := func(ch <-chan Event) EventKind {
 		select {
 		case e := <-ch:
-			return e.kind
+			return e.Kind
 		case <-t.Context().Done():
 			return ""
 		}

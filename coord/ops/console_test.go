@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"weft/overlay/cert"
 )
@@ -198,64 +197,5 @@ func TestAsksDevicesForPeopleOnly(t *testing.T) {
 	}
 	if n := show(Passive(t.Context())); n != 0 {
 		t.Errorf("asked for %d of two pages that were left open", n)
-	}
-}
-
-// What an open console hears, in order; one that does not listen is let go, and a
-// member hears of its own devices only.
-func TestSubscribe(t *testing.T) {
-	s := openSite(t)
-	bob := s.member("bob")
-	s.laptop("first")
-	events, cancel := s.Subscribe(s.owner())
-	bobs, cancelBobs := s.Subscribe(bob)
-	defer cancelBobs()
-	lagging, cancelLagging := s.Subscribe(s.owner())
-	defer cancelLagging()
-	d := s.camera("cam")
-	s.RenameDevice(t.Context(), d.id, "hall")
-	s.DeleteDevice(t.Context(), d.id)
-	for _, want := range []struct {
-		kind EventKind
-		name string
-	}{{EventJoined, "cam"}, {EventRenamed, "hall"}, {EventDeleted, "hall"}} {
-		select {
-		case e := <-events:
-			if e.Kind != want.kind || e.Device.Name != want.name || e.Device.ID != d.id {
-				t.Errorf("%+v, want %+v", e, want)
-			}
-		case <-time.After(5 * time.Second):
-			t.Fatal("nothing came")
-		}
-	}
-	cancel()
-	cancel() // twice is fine
-	mine := s.joined(CreateKey{UserID: bob.UserID}, "mine")
-	select {
-	case e := <-bobs:
-		if e.Device.ID != mine.id {
-			t.Errorf("bob hears of %+v", e)
-		}
-	case <-time.After(5 * time.Second):
-		t.Fatal("bob hears nothing")
-	}
-	preload(t, s, 3*lag)
-	n := 0
-	for range lagging {
-		n++
-	}
-	if n > 2*lag+64 {
-		t.Errorf("%d events were kept for a reader that did not read", n)
-	}
-}
-
-func TestUnicodeName(t *testing.T) {
-	for in, want := range map[string]string{"xn--kche-0ra": "küche", "xn--": "xn--", "xn--zzzzzzz99999": "xn--zzzzzzz99999", "plain": "plain", "": ""} {
-		if got := UnicodeName(in); got != want {
-			t.Errorf("%q is shown as %q, want %q", in, got, want)
-		}
-	}
-	if got := UnicodeDomain("www.xn--kche-0ra.weft.internal"); got != "www.küche.weft.internal" {
-		t.Error(got)
 	}
 }

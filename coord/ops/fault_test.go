@@ -52,7 +52,7 @@ func (f *faults) statement(query string) error {
 type faulty struct {
 	*site
 	faults faults
-	events <-chan event
+	events <-chan Event
 
 	admin                  Actor
 	pi, cam, laptop, relay *device
@@ -113,7 +113,8 @@ func newFaulty(t *testing.T) *faulty {
 	must(nil, err)
 	f.newer, err = f.auth.Network.SignCRL(f.index.info().CRLNumber+1000, []*big.Int{leaf.SerialNumber}, time.Time{}, f.clock.Now())
 	must(nil, err)
-	events, cancel := f.Service.events.subscribe(Root())
+	events, cancel, err := f.Service.Subscribe(t.Context(), Root(), Interest{Every: true})
+	must(nil, err)
 	t.Cleanup(cancel)
 	f.events = events
 	return f

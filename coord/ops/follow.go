@@ -2,7 +2,6 @@ package ops
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	"weft/coord/policy"
@@ -59,7 +58,7 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 		}
 		return s.followDevice(r, c, node)
 	case store.DeviceRemoved:
-		return s.followRemoved(r, c)
+		return s.followRemoved(c)
 	case store.ConfigChanged:
 		return func() { s.index.setConfigN(c.N) }, nil
 	case store.DNSChanged:
@@ -98,17 +97,13 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 	case store.UserChanged:
 		u, err := r.User(s.network, c.ID)
 		if isNotFound(err) {
-			return func() { s.index.setUser(c.ID, "", policy.Person{}); s.events.become(Actor{UserID: c.ID}) }, nil
+			return func() { s.index.setUser(c.ID, "", policy.Person{}); s.events.setRights(store.User{ID: c.ID}) }, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		groups, err := r.Groups(s.network, u.ID)
-		now := actorOf(u, "", netip.Addr{})
-		if u.Suspended != nil {
-			now = Actor{UserID: u.ID}
-		}
-		return func() { s.index.setUser(u.ID, u.Name, personOf(u, groups)); s.events.become(now) }, err
+		return func() { s.index.setUser(u.ID, u.Name, personOf(u, groups)); s.events.setRights(u) }, err
 	case store.HookChanged:
 		w, err := r.Webhook(s.network, c.ID)
 		if isNotFound(err) {
@@ -146,23 +141,26 @@ func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node)
 		return func() {
 			s.index.setNodeConfigN(node.ID, c.N)
 			s.index.setWildcard(node.ID, wildcardOf(node))
-			s.events.publish(EventRenamed, node)
+			s.events.publish(EventRenamed, node.ID)
 		}, nil
 	case store.DeviceRenewed:
-		return func() { s.index.put(node) }, nil
+		return func() {
+			s.index.put(node)
+			s.events.publish(EventRenewed, node.ID)
+		}, nil
 	case store.DeviceJoined:
 		return func() {
 			s.index.put(node)
 			s.index.setNamesN(c.N)
-			s.events.publish(EventJoined, node)
+			s.events.publish(EventJoined, node.ID)
 		}, nil
 	case store.DeviceMoved:
 		return func() {
-			before := s.index.targetOf(node.ID)
+			before, _ := s.index.device(node.ID)
 			s.revoked = append(s.revoked, node.ID)
 			s.index.put(node)
 			s.index.setNamesN(c.N)
-			s.events.moved(before, node)
+			s.events.moved(node.ID, before)
 		}, nil
 	}
 	aliases, err := r.Aliases(s.network, &node.ID)
@@ -171,7 +169,7 @@ func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node)
 		s.index.setWildcard(node.ID, wildcardOf(node))
 		s.index.put(node)
 		s.index.setNamesN(c.N)
-		s.events.publish(EventRenamed, node)
+		s.events.publish(EventRenamed, node.ID)
 	}, err
 }
 
@@ -183,23 +181,21 @@ func wildcardOf(node store.Node) string {
 	return ""
 }
 
-func (s *Service) followRemoved(r *store.Reader, c store.Change) (func(), error) {
+func (s *Service) followRemoved(c store.Change) (func(), error) {
 	id, err := cert.ParseNodeID(c.ID)
 	if err != nil {
 		return nil, err
 	}
-	name, err := r.FormerName(s.network, id, s.now().Add(-store.FormerKeep))
-	if err != nil && !isNotFound(err) {
-		return nil, err
-	}
 	return func() {
-		t := s.index.targetOf(id)
+		before, there := s.index.device(id)
 		s.revoked = append(s.revoked, id)
 		s.index.remove(id, c.N)
 		s.index.setNamesN(c.N)
 		s.presence.Forget(id)
 		s.relay.get().Kick(s.network, id)
-		s.events.publish(EventDeleted, store.Node{ID: id, Name: name, UserID: t.owner, Tags: t.tags})
+		if there {
+			s.events.removed(id, before)
+		}
 	}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"weft/coord/policy"
 	"weft/coord/store"
@@ -50,7 +51,8 @@ type entry struct {
 	created   int64  // unix seconds
 	seen      int64  // as of the start of the server, 0 for never
 	ephemeral bool
-	overdue   bool // it sees nothing
+	overdue   bool                  // it sees nothing
+	key       unique.Handle[string] // id of the key that it joined with, shared by all of that key
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
@@ -90,7 +92,7 @@ func (x *index) load(r *store.Reader) error {
 	err = r.EachBrief(x.network.ID, func(b store.Brief) error {
 		c := x.makeClassLocked(b.Class)
 		c.count++
-		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, classN: b.ClassN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral, overdue: b.Overdue}
+		x.nodes[b.ID] = entry{class: c, configN: b.ConfigN, told: b.ToldN, classN: b.ClassN, created: b.Created.Unix(), seen: unixOrZero(b.Seen), ephemeral: b.Ephemeral, overdue: b.Overdue, key: unique.Make(b.KeyID)}
 		if b.Overdue {
 			x.overdue[c.userID] = append(x.overdue[c.userID], b.ID)
 		}
@@ -128,7 +130,7 @@ func (x *index) put(node store.Node) {
 		x.network.ConfigN = max(x.network.ConfigN, node.N)
 		x.audience = x.policy.Audience(x.peopleLocked())
 	}
-	e.configN, e.classN = node.ConfigN, node.ClassN
+	e.configN, e.classN, e.key = node.ConfigN, node.ClassN, unique.Make(node.KeyID)
 	x.nodes[node.ID] = e
 	x.touchLocked(e.class, node.N, delta)
 	x.sizeLocked(e.class, node.N) // a new class may see many, and not itself
@@ -319,6 +321,23 @@ func (x *index) targetOf(id cert.NodeID) target {
 		t.owner, t.tags = e.class.userID, e.class.subject.Tags
 	}
 	return t
+}
+
+// indexed is what followers are told of a node, and who may be.
+type indexed struct {
+	target
+	keyID string
+}
+
+// device returns that of a node.
+func (x *index) device(id cert.NodeID) (indexed, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.nodes[id]
+	if !ok {
+		return indexed{}, false
+	}
+	return indexed{target{kind: "device", owner: e.class.userID, tags: e.class.subject.Tags}, e.key.Value()}, true
 }
 
 // ephemeral returns the ephemeral nodes, and when each was made or last seen

@@ -125,8 +125,9 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 		data: o.Data, software: o.Software, life: o.NodeLife, log: o.Log, now: o.Now,
 		lock: lock, auth: auth, store: st, network: n.ID, ipv4: n.IPv4, ipv6: n.IPv6, suffix: n.Suffix,
 		started: o.Now(), created: isNew, found: n.CRLNumber, settlesSince: o.Now(),
-		followed: n.N, index: newIndex(n, pol), presence: presence.New(), events: newHub(), relays: newRelaySessions(), notify: make(chan struct{}, 1), noted: make(chan presenceNote, lag), requests: newAsks(),
+		followed: n.N, index: newIndex(n, pol), presence: presence.New(), relays: newRelaySessions(), notify: make(chan struct{}, 1), requests: newAsks(),
 	}
+	s.events = newHub(s.index)
 	s.hooks = newHooks(webhook.Sender{Agent: "weft-server/" + o.Software, Network: s.prefixes()})
 	err = st.Read(ctx, func(r *store.Reader) error {
 		known, err := r.DNS(n.ID)

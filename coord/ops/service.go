@@ -77,7 +77,6 @@ type Service struct {
 	told     changesCache
 	lists    deviceRows
 	hooks    *hooks
-	noted    chan presenceNote
 
 	strangers strangers
 	refusals  refusals

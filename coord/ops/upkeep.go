@@ -78,33 +78,11 @@ func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online
 // notePresence has open consoles and webhooks told that a node came or went.
 func (s *Service) notePresence(node cert.NodeID) {
 	s.hooks.moved(node, s.now())
-	if !s.events.listening(s.index.targetOf(node)) {
-		return
+	kind := EventOffline
+	if st, _ := s.presence.Get(node); st.Online {
+		kind = EventOnline
 	}
-	st, _ := s.presence.Get(node)
-	select {
-	case s.noted <- presenceNote{node, st.Online}:
-	default: // consoles read the state anew now and then
-	}
-}
-
-// presenceNote is a change that Run passes on to open consoles.
-type presenceNote struct {
-	node   cert.NodeID
-	online bool
-}
-
-func (s *Service) publishPresence(ctx context.Context, n presenceNote) {
-	var row store.Node
-	err := s.store.Read(ctx, func(r *store.Reader) (err error) { row, err = r.Node(s.network, n.node); return err })
-	if err != nil {
-		return // deleted meanwhile
-	}
-	if n.online {
-		s.events.publish(EventOnline, row)
-	} else {
-		s.events.publish(EventOffline, row)
-	}
+	s.events.publish(kind, node)
 }
 
 // Run does the recurring work until ctx ends: it notifies the relay of changes, writes
@@ -141,8 +119,6 @@ func (s *Service) Run(ctx context.Context) {
 			case <-ctx.Done():
 			case <-time.After(notifyEvery):
 			}
-		case n := <-s.noted:
-			s.publishPresence(ctx, n)
 		case <-signIns.C:
 			var err error
 			if judged, err = s.checkSignIns(ctx, judged); err != nil && !errors.Is(err, context.Canceled) {

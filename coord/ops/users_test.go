@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"weft/coord/store"
+	"weft/overlay/cert"
 )
 
 // user is a new user in the console, with a role.
@@ -90,8 +91,21 @@ func TestTakenAway(t *testing.T) {
 	s := openSite(t)
 	pi, door := s.camera("pi"), s.joined(CreateKey{Tags: []string{"door"}}, "door")
 	u, a := s.user(CreateUser{Name: "ops", Role: RoleOperator})
-	heard, cancel := s.Subscribe(a)
-	defer cancel()
+	heard := s.hears(a, Interest{Every: true})
+	// other reads the subscription, which ended with other rights, after these events, and
+	// begins one of who has the rights still in mind that it began with.
+	other := func(want ...cert.NodeID) {
+		t.Helper()
+		for _, id := range want {
+			if e, ok := <-heard; !ok || e.ID != id {
+				t.Errorf("heard of %+v, want %s", e, id)
+			}
+		}
+		if e, ok := <-heard; ok {
+			t.Errorf("heard of %+v with other rights", e)
+		}
+		heard = s.hears(a, Interest{Every: true})
+	}
 	rename := func(d *device, name string) error {
 		_, err := Do(t.Context(), s.Service, a, RenameDevice{d.id, name})
 		return err
@@ -106,31 +120,51 @@ func TestTakenAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(RoleOperator, "door")
+	other(pi.id)
 	if err := rename(pi, "pi-2"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("of a tag that was taken away: %v", err)
 	}
 	if err := rename(door, "door-1"); err != nil {
 		t.Error(err)
 	}
+	if _, err := s.RenameDevice(t.Context(), pi.id, "pi-3"); err != nil {
+		t.Fatal(err)
+	}
 	set(RoleAuditor)
+	other(door.id)
 	if err := rename(door, "door-2"); !errors.Is(err, ErrForbidden) {
 		t.Errorf("as a role that was taken away: %v", err)
 	}
 	set(RoleMember)
+	other()
 	if _, err := s.RenameDevice(t.Context(), door.id, "unheard"); err != nil {
 		t.Fatal(err)
 	}
 	set(RoleOperator)
+	other()
 	if _, err := s.RenameDevice(t.Context(), door.id, "heard"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"pi-1", "door-1", "heard"} {
-		if e := <-heard; e.Device.Name != want {
-			t.Errorf("heard of %s, want %s", e.Device.Name, want)
-		}
+	if _, err := Do(t.Context(), s.Service, Root(), SuspendUser{Name: u.Name}); err != nil {
+		t.Fatal(err)
 	}
+	other(door.id)
+	if _, err := s.RenameDevice(t.Context(), door.id, "suspended"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Do(t.Context(), s.Service, Root(), ResumeUser{Name: u.Name}); err != nil {
+		t.Fatal(err)
+	}
+	other()
 	if _, err := Do(t.Context(), s.Service, Root(), DeleteUser{Name: u.Name}); err != nil {
 		t.Fatal(err)
+	}
+	other()
+	if _, err := s.RenameDevice(t.Context(), door.id, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if len(heard) > 0 {
+		t.Errorf("who is no user any more heard of %+v", <-heard)
 	}
 	if err := rename(door, "door-3"); !errors.Is(err, ErrForbidden) {
 		t.Errorf("by who is no user any more: %v", err)
