@@ -28,7 +28,7 @@ function gap(id, height) {
   const body = document.getElementById(id);
   if (!body) return;
   body.hidden = height <= 0;
-  body.firstElementChild.firstElementChild.style.height = `${height}px`;
+  body.firstElementChild.style.height = `${height}px`;
 }
 
 // The list is as high as if all its rows were here.
@@ -40,6 +40,105 @@ function stretch() {
   gap("gap-before", from * height);
   gap("gap-after", Math.max(0, total - from - here) * height);
   document.getElementById("list").classList.add("stretched");
+}
+
+// Rows that were fetched and are not in view wait here until they nearly are, or until nobody
+// scrolls: while one scrolls fast they are gone before anybody sees them. They are put in some
+// at a time, since to style, lay out and draw all of them takes longer than a frame lasts.
+const ahead = 4; // rows that are put in before they are in view
+const perFrame = 12;
+let early = []; // before the first row of the list
+let late = []; // after the last one
+function putMore(up) {
+  const rows = rowsWanted();
+  if (!rows) return;
+  const below = late.splice(0, up ? 0 : perFrame);
+  const above = early.splice(Math.max(0, early.length - (perFrame - below.length)));
+  rows.append(...below);
+  rows.prepend(...above);
+  rows.dataset.from = number(rows, "from") - above.length;
+  showBoxes([...below, ...above]);
+  stretch();
+}
+let resting = 0;
+function putRest(wait = 100) {
+  clearTimeout(resting);
+  if (!early.length && !late.length) return;
+  resting = setTimeout(requestAnimationFrame, wait, () => {
+    putMore(!late.length);
+    putRest(0);
+  });
+}
+
+// keep brings a row up to date cell by cell, so that one that is the same is not drawn again
+// and what has the focus keeps it.
+function keep(row, then) {
+  if (row.isEqualNode(then)) return;
+  if (row.cells.length !== then.cells.length) return row.replaceWith(then);
+  row.setAttribute("aria-rowindex", then.getAttribute("aria-rowindex"));
+  [...then.cells].forEach((cell, i) => {
+    const was = row.cells[i];
+    if (was.isEqualNode(cell)) return;
+    const focused = was.contains(document.activeElement) && document.activeElement.tagName;
+    was.replaceWith(cell);
+    if (focused) cell.querySelector(focused)?.focus({ preventScroll: true });
+  });
+}
+
+// place puts the rows of an answer in place of those that are here. Those in view come now,
+// and those beside them that are here already stay. htmx leaves the rows alone (hx-morph-skip): to
+// compare each with the others takes it longer than to draw them.
+function place(rows, then) {
+  const had = new Map([...rows.children].map((row) => [row.id, row]));
+  const wanted = [...then.children];
+  const from = number(then, "from");
+  const [first, last] = rowHeight() ? inView() : [0, Infinity];
+  const within = (i) => Math.min(Math.max(i - from, 0), wanted.length);
+  let [begin, end] = [within(first - ahead), within(last + ahead)];
+  if (begin === end) [begin, end] = [0, Math.min(perFrame, wanted.length)];
+  // With a place between them for a row that is new.
+  const stays = (...places) => places.some((i) => had.has(wanted[i]?.id));
+  while (stays(begin - 1, begin - 2)) begin--;
+  while (stays(end, end + 1)) end++;
+  early = wanted.slice(0, begin);
+  late = wanted.slice(end);
+  const ids = new Set(wanted.slice(begin, end).map((row) => row.id));
+  for (const [id, row] of had) if (!ids.has(id)) row.remove();
+  let at = rows.firstElementChild;
+  for (const row of wanted.slice(begin, end)) {
+    const here = had.get(row.id);
+    if (here && here === at) at = at.nextElementSibling;
+    else if (here && rows.moveBefore) rows.moveBefore(here, at);
+    else rows.insertBefore(here ?? row, at);
+    if (here) keep(here, row);
+  }
+  Object.assign(rows.dataset, then.dataset, { from: from + begin });
+  then.replaceChildren();
+  putRest();
+}
+
+// Around the rows one answer differs from the next by little, which is brought up to date
+// here. surround reports whether that was all; else htmx has to compare everything.
+const varies = ".result, .pages, #bulk > [name=back]";
+let surroundings = "";
+function surround(list, then) {
+  const bare = then.cloneNode(true);
+  const parts = [...bare.querySelectorAll(varies)];
+  for (const part of parts) part.remove();
+  bare.removeAttribute("hx-get");
+  for (const name of ["at", "from", "total"]) delete bare.querySelector("#rows").dataset[name];
+  const here = list ? [...list.querySelectorAll(varies)] : [];
+  const same = bare.outerHTML === surroundings && here.length === parts.length && !list.querySelector(":scope > .failed");
+  surroundings = bare.outerHTML;
+  if (!same) return false;
+  list.setAttribute("hx-get", then.getAttribute("hx-get"));
+  here.forEach((part, i) => {
+    if (part.isEqualNode(parts[i])) return;
+    if (!part.matches(".result")) return part.replaceWith(parts[i]);
+    // These stay themselves: a screen reader says what changes in them.
+    [...part.children].forEach((el, n) => el.isEqualNode(parts[i].children[n]) || el.replaceChildren(...parts[i].children[n].childNodes));
+  });
+  return true;
 }
 
 // inView is the range of places that are in view, whether or not their rows are here.
@@ -70,12 +169,18 @@ function fill() {
   const rows = rowsWanted();
   if (!rows || !rowHeight() || typeof htmx === "undefined") return;
   const [first, last] = inView();
-  const [from, early] = [number(rows, "from"), 4];
-  const before = Math.max(0, first - early);
-  const after = Math.min(number(rows, "total"), last + early);
+  const before = Math.max(0, first - ahead);
+  const after = Math.min(number(rows, "total"), last + ahead);
+  const from = number(rows, "from");
   const end = from + rows.children.length;
   if (before >= from && after <= end) return;
-  const wait = first >= end || last <= from ? jumped + 250 - performance.now() : 0;
+  const [earliest, latest] = [from - early.length, end + late.length];
+  if (before >= earliest && after <= latest) {
+    putMore(before < from);
+    scrolled(); // it may need more than that
+    return;
+  }
+  const wait = first >= latest || last <= earliest ? jumped + 250 - performance.now() : 0;
   if (wait > 0) {
     jumping ||= setTimeout(() => {
       jumping = 0;
@@ -89,6 +194,7 @@ function fill() {
 
 let filling = 0;
 function scrolled() {
+  putRest();
   filling ||= requestAnimationFrame(() => {
     filling = 0;
     fill();
@@ -101,11 +207,18 @@ addEventListener("resize", () => {
   scrolled();
 });
 
+function showBoxes(rows) {
+  for (const row of rows) {
+    const box = row.querySelector("input[name=id]");
+    if (box) box.checked = ticked.has(box.value);
+  }
+}
+
 // The bar.
 function showTicked() {
   const [rows, bar] = [rowsWanted(), document.getElementById("bar")];
   if (!rows || !bar) return;
-  for (const box of boxes()) box.checked = ticked.has(box.value);
+  showBoxes(rows.children);
   bar.classList.add("floating");
   bar.hidden = !ticked.size;
   const total = number(rows, "total");
@@ -187,11 +300,22 @@ document.addEventListener("keydown", (e) => {
   field.parentElement.querySelector("button").click();
 });
 
+let unseen = false;
+document.addEventListener("visibilitychange", () => {
+  if (unseen && !document.hidden) refresh();
+  unseen &&= document.hidden;
+});
+
 // Requests of the list ask for the rows that are wanted now; an answer to an older question
 // is not shown.
 document.addEventListener("htmx:config:request", (e) => {
   const { sourceElement, request } = e.detail.ctx;
-  if (sourceElement.id !== "list" || !rowsWanted() || !rowHeight()) return;
+  if (sourceElement.id !== "list") return;
+  if (document.hidden) { // fetched once somebody looks
+    unseen = true;
+    return e.preventDefault();
+  }
+  if (!rowsWanted() || !rowHeight()) return;
   const at = new URL(rowsWanted().dataset.at, location.href);
   const [from, n] = windowWanted();
   at.searchParams.set("from", from);
@@ -199,6 +323,17 @@ document.addEventListener("htmx:config:request", (e) => {
   request.action = at.pathname + at.search;
   request.asked = rowsWanted().dataset.at;
 });
+// An answer that is what is shown changes nothing.
+let shown = "";
+document.addEventListener("htmx:after:request", (e) => {
+  const { sourceElement, target, text } = e.detail.ctx;
+  if (sourceElement?.id === "list" && text === shown && !lost && !target.querySelector(":scope > .failed")) e.preventDefault();
+});
+document.addEventListener("htmx:after:swap", (e) => {
+  const { sourceElement, text } = e.detail.ctx;
+  if (document.getElementById("list")) shown = sourceElement?.id === "list" ? text : "";
+});
+
 const listOf = (at) => {
   const url = new URL(at, location.href);
   url.searchParams.delete("from");
@@ -206,9 +341,17 @@ const listOf = (at) => {
 };
 document.addEventListener("htmx:before:swap", (e) => {
   const { sourceElement, request } = e.detail.ctx;
-  // Rows that did not change shall be the same as those that are here.
-  for (const { fragment } of e.detail.tasks) if (fragment) wake(fragment);
-  if (sourceElement?.id === "list" && request.asked && rowsWanted() && listOf(request.asked) !== listOf(rowsWanted().dataset.at)) e.preventDefault();
+  if (sourceElement?.id === "list" && request.asked && rowsWanted() && listOf(request.asked) !== listOf(rowsWanted().dataset.at)) return e.preventDefault();
+  for (const task of [...e.detail.tasks]) {
+    const list = task.fragment?.querySelector("#list");
+    if (!list) continue;
+    early = late = [];
+    const rows = list.querySelector("#rows");
+    if (!rows || !rowsWanted()) continue;
+    wake(rows); // rows that did not change are the same as those that are here
+    place(rowsWanted(), rows);
+    if (surround(document.getElementById("list"), list) && sourceElement.id === "list") e.detail.tasks.splice(e.detail.tasks.indexOf(task), 1);
+  }
 });
 
 // However much changes, the list is fetched at most once a second (listTick in events.go).
