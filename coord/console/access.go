@@ -31,7 +31,7 @@ func accessTabs(here string) tabsView {
 		t.Here = t.Href == here
 		tabs = append(tabs, t)
 	}
-	return tabsView{"Access", tabs}
+	return tabsView{Name: "Access", List: tabs}
 }
 
 // policyEditor is the page with the text. Texts of the policy are as they were typed:

@@ -182,7 +182,7 @@ func actTabs(here string) tabsView {
 		t.Here = t.Href == here
 		tabs = append(tabs, t)
 	}
-	return tabsView{"Activity", tabs}
+	return tabsView{Name: "Activity", List: tabs}
 }
 
 // keepText says how long records stay.

@@ -34,7 +34,7 @@ func TestActivity(t *testing.T) {
 	}
 	b.get("/devices").want(t, 200, `href="/activity"`)
 	b.get("/activity").want(t, 200, "<b>Renamed</b> <bdi>larder-pi</bdi>", "Records are kept for ever",
-		"before: </span>kitchen-pi</del>", "after: </span>larder-pi</ins>", "{\n    &#34;rules&#34;: []\n}</ins>", `<a href="/devices/`+pi.ID.String()+`"><bdi>larder-pi</bdi></a>`)
+		"before: </span>kitchen-pi</del>", "after: </span>larder-pi</ins>", "{\n    &#34;rules&#34;: []\n}</ins>", `<a href="/devices/`+pi.ID.String()+`" aria-label="larder-pi, of record `)
 
 	has := func(query string, want, not []string) {
 		t.Helper()

@@ -139,7 +139,7 @@ func (c *Console) devicePage(v *visit, status int, d ops.Device, page devicePage
 			break
 		}
 	}
-	page.Tabs.Name = "About " + page.Device.Name
+	page.Tabs.Name, page.Tabs.Of = "About "+page.Device.Name, page.Device.Name // the console has Activity and Settings of its own
 	for _, t := range tabs {
 		if t.at == "activity" && !v.actor.ReadsAudit() {
 			continue

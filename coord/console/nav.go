@@ -39,14 +39,14 @@ func sectionsOf(a ops.Actor) []section {
 // partsOf is what a section has beside the page that is shown, if it is more than one.
 func partsOf(a ops.Actor, name string) tabsView {
 	if name == "people" || name == "groups" || name == "identities" {
-		return tabsView{"People", []tab{{Text: "People", Href: "/people", Here: name == "people"}, {Text: "Groups", Href: "/people/groups", Here: name == "groups"}, {Text: "Waiting", Href: "/people/waiting", Here: name == "identities"}}}
+		return tabsView{Name: "People", List: []tab{{Text: "People", Href: "/people", Here: name == "people"}, {Text: "Groups", Href: "/people/groups", Here: name == "groups"}, {Text: "Waiting", Href: "/people/waiting", Here: name == "identities"}}}
 	}
 	view := tabsView{}
 	switch navOf[name] {
 	case "network":
-		view = tabsView{"Network", pagesOf(a, networkPages, name)}
+		view = tabsView{Name: "Network", List: pagesOf(a, networkPages, name)}
 	case "settings":
-		view = tabsView{"Settings", pagesOf(a, settingsPages, name)}
+		view = tabsView{Name: "Settings", List: pagesOf(a, settingsPages, name)}
 	}
 	if len(view.List) < 2 {
 		return tabsView{}

@@ -64,8 +64,10 @@ func commandList(pairs ...string) ([]commandView, error) {
 	return list, nil
 }
 
-// tabsView is the parts of one thing: what the row of them is called, and they.
+// tabsView is the parts of one thing: what the row of them is called, and they. Of is that
+// thing, where parts of another on the same page are called the same.
 type tabsView struct {
 	Name string
 	List []tab
+	Of   string
 }

@@ -111,6 +111,7 @@ func pages() map[string]func() *template.Template {
 			"asset":  assetPath,
 			"plural": plural,
 			"clean":  clean,
+			"nth":    func(i int) int { return i + 1 }, // place in a list, in names that nothing else tells apart
 
 			"commands": commandList,
 			"copyOf":   copyOf,

@@ -14,6 +14,9 @@ function failed(ctx, why) {
     again.type = "button";
     again.className = "retry";
     again.textContent = "Try again";
+    // A page may have several.
+    const part = (at.closest("section") ?? document).querySelector("h1, h2");
+    if (part) again.setAttribute("aria-label", `Try again: ${part.textContent.trim()}`);
     note.append(document.createElement("span"), again);
     at.prepend(note);
   }
