@@ -42,6 +42,23 @@ func TestBrowser(t *testing.T) {
 			t.Fatalf("npm ci: %v\n%s", err, out)
 		}
 	}
+	if os.Getenv("STEPS") != "" {
+		drive(t, "")
+		return
+	}
+	// Most of what takes long computes in one thread of a browser: two groups, each with a
+	// network and a browser of its own, use two cores.
+	for _, group := range []string{"devices", "pages"} {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			drive(t, group)
+		})
+	}
+}
+
+// drive runs a group of the script's steps, or those that STEPS names, over a network of
+// their own.
+func drive(t *testing.T, group string) {
 	network := consoletest.New(t, consoletest.Options{})
 	c := console.New(console.Config{Service: network.Service, Heartbeat: time.Second, Style: true, Health: healthy, Offer: func() *install.Offer {
 		return &install.Offer{Base: "https://weft.example:8443", Pin: "sha256//" + strings.Repeat("A", 43) + "=", Manifest: &release.Manifest{Files: []release.File{
@@ -64,7 +81,7 @@ func TestBrowser(t *testing.T) {
 	t.Cleanup(control.Close)
 
 	node := exec.Command("node", "console.mjs")
-	node.Env = append(os.Environ(), "CONSOLE="+site.URL, "CONTROL="+control.URL, "SECURE="+secure.Listener.Addr().String())
+	node.Env = append(os.Environ(), "GROUP="+group, "CONSOLE="+site.URL, "CONTROL="+control.URL, "SECURE="+secure.Listener.Addr().String())
 	if os.Getenv("WEFT_CHROMIUM") == "" {
 		node.Env = append(node.Env, "WEFT_CHROMIUM=/usr/bin/chromium")
 	}

@@ -2,13 +2,16 @@
 // site), CONTROL (what devices and the command line would do), WEFT_CHROMIUM
 // and, for screenshots, WEFT_SHOTS. The first failure ends it with status 1.
 //
-// The steps build on one another, in this order. STEPS=people,dns runs only these, after
-// the first two.
-import { browser } from "./lib.mjs";
+// The steps of a group build on one another, in this order; GROUP says which, and each has a
+// network of its own. STEPS=people,dns runs only these, after the first two.
+import { browser, taken } from "./lib.mjs";
 
-const steps = ["first", "add", "approve", "live", "devices", "device", "keys", "dns", "people", "network", "settings", "activity", "access", "frame", "tabs", "slow", "back", "keyboard", "account", "passkeys", "hostile", "many", "numbers", "plain", "ended"];
+const groups = {
+  devices: ["first", "add", "approve", "live", "devices", "device", "tabs", "slow", "back", "many", "numbers"],
+  pages: ["begin", "keys", "dns", "people", "network", "settings", "activity", "access", "frame", "keyboard", "account", "passkeys", "hostile", "plain", "ended"],
+};
 const only = process.env.STEPS?.split(",");
-for (const s of steps) {
-  if (!only || s === "first" || s === "add" || only.includes(s)) await import(`./steps/${s}.mjs`);
-}
+const steps = only ? ["first", "add", ...Object.values(groups).flat().filter((s) => only.includes(s) && s !== "first" && s !== "add")] : groups[process.env.GROUP];
+for (const s of steps) await import(`./steps/${s}.mjs`);
+taken();
 await browser.close();

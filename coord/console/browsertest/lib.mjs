@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-export const { CONSOLE, CONTROL, SECURE, WEFT_CHROMIUM, WEFT_SHOTS } = process.env;
+export const { CONSOLE, CONTROL, SECURE, GROUP, WEFT_CHROMIUM, WEFT_SHOTS } = process.env;
 // The console at a name, over TLS.
 export const NAMED = "https://weft.example:" + SECURE.split(":")[1];
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -22,6 +22,10 @@ export const control = async (path, body) => {
   assert.ok(res.ok, `${path}: ${res.status}`);
   return res.text();
 };
+
+// household adds a small household of devices, if no step has done so before.
+let added;
+export const household = () => (added ??= control("/sample"));
 
 export const browser = await chromium.launch({
   executablePath: WEFT_CHROMIUM,
@@ -106,10 +110,110 @@ export async function zoom(page, name) {
   assert.deepEqual(small, [], `${name}: fields of less than 16 px`);
 }
 
+// What somebody operates, by what Chromium calls its role. A summary has another role where
+// its details are one of a group.
+const controls = { link: "link", button: "button", DisclosureTriangle: "summary", DisclosureTriangleGrouped: "summary", textbox: "field", searchbox: "field", spinbutton: "field", Date: "field", combobox: "choice", ComboBoxSelect: "choice", ComboBoxMenuButton: "choice", ComboBoxGrouping: "choice", listbox: "choice", checkbox: "checkbox", radio: "radio", switch: "checkbox", option: "option" };
+
+// does is what a control does: where it leads, what it sends or sets, or else itself. It runs
+// in the page.
+function does() {
+  const el = this instanceof Element ? this : this.parentElement;
+  if (el instanceof HTMLOptionElement) return null; // told apart by the choice that it is in
+  const more = [...el.attributes].filter((a) => /^(hx-|data-(copy|line|column|reveal))/.test(a.name)).map((a) => `${a.name}=${a.value}`).join(" ");
+  if (el instanceof HTMLAnchorElement) return `to ${el.href} ${more}`;
+  if (el.form && (!(el instanceof HTMLButtonElement) || el.type === "submit")) {
+    const to = `${el.getAttribute("formaction") ?? el.form.getAttribute("action")} with ${[...el.form.elements].filter((f) => f.type === "hidden").map((f) => `${f.name}=${f.value}`)}`;
+    if (el instanceof HTMLButtonElement) return `sends ${el.name}=${el.value} ${el.form.method} ${to} ${more}`;
+    return `sets ${el.name}${/^(checkbox|radio)$/.test(el.type) ? `=${el.value}` : ""} of ${to} ${more}`;
+  }
+  if (el.tagName === "SUMMARY") return `shows ${el.parentElement.innerHTML}`;
+  return more || `is ${el.tagName} ${[...document.querySelectorAll("*")].indexOf(el)}`;
+}
+
+// debuggerOf is a session with the debugger of a page. It stays: as one ends, the page loses
+// the authenticators that another has given it.
+const sessions = new WeakMap(); // by page
+async function debuggerOf(page) {
+  if (!sessions.has(page)) sessions.set(page, await page.context().newCDPSession(page));
+  return sessions.get(page);
+}
+
+// names checks that no two controls of a page that are called the same do different things:
+// whoever hears only their names could not tell them apart. The names are those that the
+// browser tells a screen reader. It does so with what is open, and if wanted with all opened.
+async function names(page, name, openAll) {
+  const cdp = await debuggerOf(page);
+  const twice = new Set();
+  const what = async (backendNodeId) => {
+    try {
+      const { object } = await cdp.send("DOM.resolveNode", { backendNodeId });
+      return (await cdp.send("Runtime.callFunctionOn", { objectId: object.objectId, functionDeclaration: `${does}`, returnByValue: true })).result.value;
+    } catch {
+      return null; // a live update has taken it away
+    }
+  };
+  const find = async () => {
+    const called = new Map();
+    for (const n of (await cdp.send("Accessibility.getFullAXTree")).nodes) {
+      const role = !n.ignored && controls[n.role?.value];
+      if (!role || !n.backendDOMNodeId) continue;
+      const key = `${role} "${(n.name?.value ?? "").replace(/\s+/g, " ").trim()}"`;
+      called.set(key, [...(called.get(key) ?? []), n.backendDOMNodeId]);
+    }
+    for (const [key, ids] of called) {
+      if (ids.length < 2) continue;
+      const things = new Set(await Promise.all(ids.map(what)));
+      things.delete(null);
+      if (things.size > 1) twice.add(`${key}: ${[...things].join("; ")}`);
+    }
+  };
+  await find();
+  if (openAll) {
+    // Of a group, one at a time can be open.
+    const opened = await page.evaluateHandle(() => [...document.querySelectorAll("main details:not([open])")].filter((d) => !d.name || !document.querySelector(`details[open][name="${d.name}"]`)).map((d) => ((d.open = true), d)));
+    if (await opened.evaluate((list) => list.length)) await find();
+    await opened.evaluate((list) => list.forEach((d) => (d.open = false)));
+  }
+  assert.deepEqual([...twice].map((t) => t.slice(0, 500)), [], `${name} at ${page.viewportSize().width} px: names of more than one control`);
+}
+
+// axeOf finds what axe objects to on a page. Of rows of a list that differ in nothing but
+// their words it looks at the first and at the last: that they are called apart is looked at
+// by names. What closed details hold is taken out meanwhile: it is not drawn, and axe would
+// ask for the style of every element of it. It runs in the page.
+async function axeOf() {
+  const shape = (node) => {
+    if (!(node instanceof Element)) return node.nodeType === Node.TEXT_NODE && node.data.trim() ? "." : "";
+    const attributes = [...node.attributes].map(({ name, value }) => (/^(class|type|role|open|hidden|disabled|dir|aria-(?!label$).*|data-state)$/.test(name) ? `${name}=${value}` : name + (value.trim() ? "" : "=")));
+    return `<${node.tagName} ${attributes} ${node.matches(":checked")} ${node.matches(":focus")}${[...node.childNodes].map(shape).join("")}>`;
+  };
+  const alike = [];
+  for (const list of document.querySelectorAll(":is(tbody, ol, ul):not(tbody *)")) {
+    const seen = new Set();
+    for (const row of [...list.children].slice(0, -1)) {
+      const s = shape(row);
+      if (seen.has(s)) alike.push(row);
+      seen.add(s);
+    }
+  }
+  const ids = [...document.querySelectorAll("[id]")].map((el) => el.id);
+  const twice = ids.filter((id, i) => ids.indexOf(id) !== i);
+  const held = [...document.querySelectorAll("main details:not([open]) > :not(summary)")].map((el) => {
+    const place = document.createComment("");
+    el.replaceWith(place);
+    return { el, place };
+  });
+  const { violations } = await axe.run({ include: [document], exclude: alike }, { resultTypes: ["violations"], preload: false, runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] });
+  for (const { el, place } of held) place.replaceWith(el); // if no live update has come meanwhile
+  return [...violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.target).join(", ")}`), ...twice.map((id) => `two elements have the id ${id}`)];
+}
+
 // look checks a page at the widths of a phone, a tablet, a laptop and a large screen, zoomed,
 // and in both themes: nothing sticks out, text can be read and controls have names (axe);
 // and it keeps pictures. axe runs once with each of the two layouts and once in each theme.
+let looking = 0; // ms
 export async function look(page, name) {
+  const start = performance.now();
   await page.waitForLoadState("load"); // with its style sheet
   await page.emulateMedia({ reducedMotion: "reduce" });
   await zoom(page, name);
@@ -122,25 +226,30 @@ export async function look(page, name) {
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
       if (WEFT_SHOTS) await page.screenshot({ path: `${WEFT_SHOTS}/${name}-${size.width}-${colorScheme}.png`, fullPage: true });
       if (!checked) continue;
+      await names(page, name, size === wide);
       // axe goes in through the debugger, past the page's policy.
       if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
-      const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
-      const found = violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.target).join(", ")}`);
+      const found = await page.evaluate(axeOf);
       assert.deepEqual(found, [], `${name} at ${size.width} px, ${colorScheme}`);
     }
   }
   await page.setViewportSize(wide);
   await page.emulateMedia({ colorScheme: "light", reducedMotion: "no-preference" });
+  looking += performance.now() - start;
 }
 
+// taken says how long all took, and how much of that was looking at pages.
+export const taken = () => console.log(`${prefix}all in ${Math.round(performance.now())} ms, of which ${Math.round(looking)} ms looked at pages`);
+const prefix = GROUP ? GROUP + ": " : "";
+
 export async function step(name, f) {
-  const start = Date.now();
+  const [start, before] = [performance.now(), looking];
   try {
     await f();
     assert.deepEqual(complaints, []);
   } catch (e) {
-    console.error(`FAIL ${name}`, complaints);
+    console.error(`${prefix}FAIL ${name}`, complaints);
     throw e;
   }
-  console.log(`ok ${name} (${Date.now() - start} ms)`);
+  console.log(`${prefix}ok ${name} (${Math.round(performance.now() - start)} ms, ${Math.round(looking - before)} of them looking)`);
 }

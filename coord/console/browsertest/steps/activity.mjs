@@ -1,10 +1,18 @@
 import assert from "node:assert/strict";
-import { CONSOLE, wide, control, look, step, run } from "../lib.mjs";
+import { CONSOLE, wide, control, household, look, step, run } from "../lib.mjs";
 
 const { page } = run;
 
 await step("activity: filter, details, verify, by keyboard", async () => {
+  await household();
   await page.setViewportSize(wide);
+  // Something to read about.
+  await page.goto(CONSOLE + "/devices?q=nas");
+  await page.getByRole("link", { name: "nas", exact: true }).click();
+  await page.getByRole("link", { name: "Settings of nas" }).click();
+  await page.selectOption("#lan-names", "off");
+  await page.getByRole("button", { name: "Set", exact: true }).click();
+  await page.getByText("Devices fetch it within seconds").waitFor();
   await page.goto(CONSOLE + "/devices");
   await page.getByRole("link", { name: "Activity", exact: true }).click();
   await page.getByRole("heading", { name: "Activity", exact: true }).waitFor();

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { CONSOLE, wide, look, step, expect, run } from "../lib.mjs";
+import { CONSOLE, wide, household, look, step, expect, run } from "../lib.mjs";
 
 const { page } = run;
 
 await step("DNS: records, routes, a live preview", async () => {
+  await household();
   await page.setViewportSize(wide);
   await page.goto(CONSOLE + "/devices");
   await page.getByRole("link", { name: "Network", exact: true }).click();
@@ -70,7 +71,7 @@ await step("DNS: records, routes, a live preview", async () => {
   // One device.
   await page.goto(CONSOLE + "/devices?q=nas");
   await page.getByRole("link", { name: "nas", exact: true }).click();
-  await page.getByRole("link", { name: "Settings" }).last().click();
+  await page.getByRole("link", { name: "Settings of nas" }).click();
   await page.getByText("Answer for every name below its own").click();
   await page.selectOption("#lan-names", "on");
   await page.getByRole("button", { name: "Set", exact: true }).click();

@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
-import { CONSOLE, narrow, wide, control, newPage, look, step, run } from "../lib.mjs";
+import { CONSOLE, narrow, wide, household, newPage, look, step, run } from "../lib.mjs";
 
 const { page } = run;
 const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.id);
 const paper = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
 
 await step("sections: at the side from 1024 px on, at the foot below", async () => {
-  await page.goto(CONSOLE + "/devices?q=greenhouse");
-  if (!(await page.getByRole("link", { name: "greenhouse" }).count())) await control("/sample"); // these steps alone
+  await household();
   await page.goto(CONSOLE + "/devices");
   for (const [width, side] of [[1024, true], [1023, false], [320, false]]) {
     await page.setViewportSize({ width, height: 700 });

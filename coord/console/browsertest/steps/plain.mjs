@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { CONSOLE, newPage, step, run } from "../lib.mjs";
+import { CONSOLE, household, newPage, step, run } from "../lib.mjs";
 
 const { page } = run;
 
 await step("reading works without JavaScript", async () => {
+  await household();
   const cookies = await page.context().cookies();
   const plain = await newPage({ javaScriptEnabled: false });
   await plain.context().addCookies(cookies);

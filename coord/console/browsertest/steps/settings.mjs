@@ -108,7 +108,7 @@ await step("settings: a service gets a token, which is revoked", async () => {
   await page.goto(CONSOLE + "/settings/tokens");
   await page.getByRole("row", { name: "grafana" }).waitFor();
   assert.equal(await page.getByRole("heading", { name: "The token of" }).count(), 0);
-  await page.getByText("Revoke the token").click();
+  await page.locator("details.confirm summary").click();
   await page.getByRole("button", { name: "Revoke this token" }).click();
   await page.getByText("Token revoked.").waitFor();
   await page.getByText("expired or revoked").click();
