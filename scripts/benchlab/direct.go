@@ -75,9 +75,7 @@ func direct(b *bench) {
 		for _, flows := range []int{1, 4} {
 			compare(b, all, flows, word)
 		}
-		for _, t := range all {
-			t.pingPong(b, word, all[0])
-		}
+		pingPongs(b, all, word)
 	}
 	start := time.Now()
 	for _, t := range all {
@@ -177,11 +175,32 @@ func (t *tunnel) send(b *bench, flows int) float64 {
 	return sum
 }
 
-// pingPong measures round trips of one byte over TCP.
-func (t *tunnel) pingPong(b *bench, word string, base *tunnel) {
-	if t.echo == "" {
-		return
+// pingPongs measures round trips of one byte over TCP through each tunnel that has an echo
+// server, in turns: 3,000 in a row, and the rows are medians over the turns.
+func pingPongs(b *bench, all []*tunnel, word string) {
+	p50, p99, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}, map[*tunnel][]float64{}
+	for range b.runs {
+		for _, t := range all {
+			if t.echo == "" {
+				continue
+			}
+			before := used(t.procs)
+			took := t.pingPong(b)
+			cpus[t] = append(cpus[t], float64((used(t.procs)-before).Microseconds())/float64(len(took)))
+			p50[t], p99[t] = append(p50[t], took[len(took)/2]), append(p99[t], took[len(took)*99/100])
+		}
 	}
+	for _, t := range all {
+		if t.echo == "" {
+			continue
+		}
+		b.row(fmt.Sprintf("round trip p50 over TCP, %s, offloads %s", t.name, word), "us", p50[t], fmt.Sprintf("%.2f x, p99 %.0f us", median(p50[t])/median(p50[all[0]]), median(p99[t])))
+		b.row("  processor microseconds per round trip, all of it", "us", cpus[t], "")
+	}
+}
+
+// pingPong returns how long 3,000 round trips took, in microseconds, sorted.
+func (t *tunnel) pingPong(b *bench) (took []float64) {
 	var c net.Conn
 	var err error
 	if t.socks != "" {
@@ -193,7 +212,6 @@ func (t *tunnel) pingPong(b *bench, word string, base *tunnel) {
 		b.Fatalf("%v", err)
 	}
 	defer c.Close()
-	var took []float64
 	buf := make([]byte, 1)
 	for range 3000 {
 		start := time.Now()
@@ -203,11 +221,10 @@ func (t *tunnel) pingPong(b *bench, word string, base *tunnel) {
 		if _, err := c.Read(buf); err != nil {
 			b.Fatalf("%v", err)
 		}
-		took = append(took, float64(time.Since(start).Microseconds()))
+		took = append(took, float64(time.Since(start).Nanoseconds())/1000)
 	}
 	slices.Sort(took)
-	t.rtt = took[len(took)/2]
-	b.row(fmt.Sprintf("round trip p50 over TCP, %s, offloads %s", t.name, word), "us", []float64{t.rtt}, fmt.Sprintf("%.2f x, p99 %.0f us", t.rtt/base.rtt, took[len(took)*99/100]))
+	return took
 }
 
 // peak is the peak resident memory of a process in MB.

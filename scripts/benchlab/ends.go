@@ -70,7 +70,6 @@ type tunnel struct {
 	flags    []string
 	socks    string // if set, use the proxy to this name's discard server instead
 	echo     string // address of an echo server
-	rtt      float64
 }
 
 type measured1 struct{ rate, cpu float64 }
@@ -162,10 +161,25 @@ func twoEnds(b *bench, l *lab.Lab, a, z *lab.Namespace, t *tunnel, forA, forZ []
 	}
 }
 
-// planes compares data planes with kernel interfaces, in turns: wireguard-go, ours alone
-// (end) and in whole nodes, the least loop that there can be, and nebula if BENCH_NEBULA
-// names the directory of its programs.
+// planes compares data planes with kernel interfaces, in turns.
 func planes(b *bench) {
+	all := planeTunnels(b)
+	for _, flows := range []int{1, 4} {
+		compare(b, all, flows, "on")
+	}
+	pingPongs(b, all, "on")
+	smallPackets(b, all)
+	load, _ := os.ReadFile("/proc/loadavg")
+	b.Logf("load of the machine at the end, with these programs: %s", load)
+}
+
+// planesRTT is planes without the measurements that keep the machine busy.
+func planesRTT(b *bench) { pingPongs(b, planeTunnels(b), "on") }
+
+// planeTunnels makes the tunnels of BENCH_ONLY: wireguard-go, ours alone (end) and in whole
+// nodes, the least loop that there can be, and nebula if BENCH_NEBULA names the directory of
+// its programs.
+func planeTunnels(b *bench) []*tunnel {
 	l := lab.New(b, b.bin)
 	host := l.Host("server")
 	server := l.Serve(host, ":8443", "https://"+host.Addr+":8443")
@@ -201,19 +215,7 @@ func planes(b *bench) {
 	if dir := os.Getenv("BENCH_NEBULA"); dir != "" {
 		add("nebula", func() *tunnel { return nebula(b, l, a, z, dir) })
 	}
-	for _, flows := range []int{1, 4} {
-		compare(b, all, flows, "on")
-	}
-	for _, t := range all {
-		t.pingPong(b, "on", all[0])
-	}
-	for _, t := range all {
-		if t.to != "127.0.0.1" { // iperf3 sends UDP to the address of its TCP connection
-			t.smallPackets(b)
-		}
-	}
-	load, _ := os.ReadFile("/proc/loadavg")
-	b.Logf("load of the machine at the end, with these programs: %s", load)
+	return all
 }
 
 // planeEnds is two ends with kernel interfaces.
@@ -269,18 +271,25 @@ firewall: {outbound: [{port: any, proto: any, host: any}], inbound: [{port: any,
 	return t
 }
 
-// smallPackets sends UDP packets of 200 bytes as fast as iperf3 can, and reports how many
-// arrive.
-func (t *tunnel) smallPackets(b *bench) {
-	var rates, cpus []float64
+// smallPackets sends UDP packets of 200 bytes through each tunnel, in turns, as fast as
+// iperf3 can, and reports how many arrive.
+func smallPackets(b *bench, all []*tunnel) {
+	rates, cpus := map[*tunnel][]float64{}, map[*tunnel][]float64{}
 	for range b.runs {
-		before := used(t.procs)
-		n := udpPackets(b, t)
-		rates = append(rates, n/flowTime.Seconds())
-		cpus = append(cpus, (used(t.procs)-before).Seconds()/n*1e6)
+		for _, t := range all {
+			if t.to == "127.0.0.1" { // iperf3 sends UDP to the address of its TCP connection
+				continue
+			}
+			before := used(t.procs)
+			n := udpPackets(b, t)
+			rates[t] = append(rates[t], n/flowTime.Seconds())
+			cpus[t] = append(cpus[t], (used(t.procs)-before).Seconds()/n*1e6)
+		}
 	}
-	b.row(fmt.Sprintf("%s, UDP of 200 bytes received per second", t.name), "/s", rates, "")
-	b.row("  processor seconds per million of them, all of it", "s", cpus, "")
+	for _, t := range all {
+		b.row(fmt.Sprintf("%s, UDP of 200 bytes received per second", t.name), "/s", rates[t], "")
+		b.row("  processor seconds per million of them, all of it", "s", cpus[t], "")
+	}
 }
 
 func kernelEnds(b *bench, l *lab.Lab, a, z *lab.Namespace) *tunnel {

@@ -23,7 +23,7 @@ import (
 var parts = []struct {
 	name string
 	run  func(*bench)
-}{{"size", size}, {"throughput", throughput}, {"direct", direct}, {"memory", memory}, {"ends", ends}, {"planes", planes}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}, {"dns", resolvers}}
+}{{"size", size}, {"throughput", throughput}, {"direct", direct}, {"memory", memory}, {"ends", ends}, {"planes", planes}, {"planes-rtt", planesRTT}, {"tun-direct", tunDirect}, {"tun-relay", tunRelay}, {"connect", connect}, {"intro", introductions}, {"idle", idle}, {"dns", resolvers}}
 
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "serve-dns" {
