@@ -34,6 +34,38 @@ type kernelDevice struct {
 	wait bool
 	n    int
 	err  error
+	pace pace // since there was nothing to read
+}
+
+// pace counts what was moved without a pause, in packets; each 256 bytes of a packet are one
+// more.
+type pace int
+
+func (p *pace) count(bytes int) { *p += pace(1 + bytes/256) }
+
+// brief reports whether the next call may be brief (see transfer).
+func (p pace) brief() bool { return p < 64 }
+
+// transfer is readv or writev, which do not block: the device was opened so.
+//
+// A brief call bypasses the scheduler. If all was quiet before, any other call makes the
+// scheduler wake the thread that watches over long calls (sysmon), which takes more time
+// than the packet itself. But only that thread makes another one look for packets of the
+// other direction while a goroutine is in a long call or never waits, so calls that are
+// long, or follow each other without a pause, must not be brief.
+func transfer(call, fd uintptr, iov []unix.Iovec, brief bool) (int, syscall.Errno) {
+	for {
+		var n uintptr
+		var errno syscall.Errno
+		if brief {
+			n, _, errno = unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+		} else {
+			n, _, errno = unix.Syscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
+		}
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
 }
 
 // openDevice makes an interface, or attaches to an existing one.
@@ -54,7 +86,12 @@ func openDevice(name string) (*kernelDevice, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	d := &kernelDevice{file: os.NewFile(uintptr(fd), clonePath)}
+	return newDevice(fd)
+}
+
+// newDevice owns fd, which does not block.
+func newDevice(fd int) (d *kernelDevice, err error) {
+	d = &kernelDevice{file: os.NewFile(uintptr(fd), clonePath)}
 	if d.conn, err = d.file.SyscallConn(); err != nil {
 		d.file.Close()
 		return nil, err
@@ -109,21 +146,21 @@ func (d *kernelDevice) read(h *offload, buf, rest []byte, wait bool) (int, error
 // readv is called by the runtime, again whenever there may be a packet. It returns
 // false to wait.
 func (d *kernelDevice) readv(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&d.iov[0])), uintptr(len(d.iov)))
-		switch errno {
-		case 0:
-			d.n, d.err = int(n), nil
-			return true
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			d.err = unix.EAGAIN
-			return !d.wait
-		}
-		d.err = errno
+	n, errno := transfer(unix.SYS_READV, fd, d.iov[:], d.pace.brief())
+	switch errno {
+	case 0:
+		d.n, d.err = n, nil
+		d.pace.count(n)
 		return true
+	case unix.EAGAIN:
+		d.err = errno
+		if d.wait {
+			d.pace = 0
+		}
+		return !d.wait
 	}
+	d.err = errno
+	return true
 }
 
 // wake sets a deadline in the past; the read that fails with it removes it.
@@ -136,6 +173,8 @@ type out struct {
 	iov  []unix.Iovec
 	put  func(fd uintptr)
 	err  error
+	size int
+	pace pace // since a call that was not brief
 }
 
 func (d *kernelDevice) write(w *vector) error {
@@ -162,6 +201,7 @@ func (d *kernelDevice) write(w *vector) error {
 	}
 	o.iov = append(o.iov[:0], unix.Iovec{Base: &o.head[0]})
 	o.iov[0].SetLen(headerSize)
+	o.size = 0
 	for _, p := range w.parts {
 		if len(p) == 0 {
 			continue
@@ -169,6 +209,7 @@ func (d *kernelDevice) write(w *vector) error {
 		v := unix.Iovec{Base: &p[0]}
 		v.SetLen(len(p))
 		o.iov = append(o.iov, v)
+		o.size += len(p)
 	}
 	// Not conn.Write, which would serialize the peers' goroutines: a TUN device accepts
 	// packets concurrently, and a write never blocks.
@@ -185,17 +226,15 @@ func (d *kernelDevice) write(w *vector) error {
 }
 
 func (o *out) writev(fd uintptr) {
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&o.iov[0])), uintptr(len(o.iov)))
-		switch errno {
-		case 0:
-			o.err = nil
-			return
-		case unix.EINTR:
-			continue
-		}
+	// Whether there was a pause is not known here, so that one call of many is not brief.
+	o.pace.count(o.size)
+	brief := o.pace.brief()
+	if !brief {
+		o.pace = 0
+	}
+	o.err = nil
+	if _, errno := transfer(unix.SYS_WRITEV, fd, o.iov, brief); errno != 0 {
 		o.err = errno
-		return
 	}
 }
 
