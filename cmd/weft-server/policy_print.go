@@ -9,17 +9,22 @@ import (
 	"weft/coord/ops"
 )
 
-// printChanges prints which access is gained and lost.
+// printChanges prints what a policy would change.
 func printChanges(w io.Writer, r ops.PolicyCheck) error {
 	var b strings.Builder
-	if len(r.Gains)+len(r.Losses) == 0 {
+	if len(r.Gains)+len(r.Losses)+len(r.AESAdded)+len(r.AESRemoved) == 0 {
 		b.WriteString("nobody gains or loses anything\n")
 	}
 	for _, side := range []struct {
 		head, sign string
 		list       []ops.AccessChange
 		more       int
-	}{{"who gains what:", "+", r.Gains, r.MoreGains}, {"who loses what:", "-", r.Losses, r.MoreLosses}} {
+	}{
+		{"who gains what:", "+", r.Gains, r.MoreGains},
+		{"who loses what:", "-", r.Losses, r.MoreLosses},
+		{"what would need AES:", "+", r.AESAdded, r.MoreAESAdded},
+		{"what would no longer need AES:", "-", r.AESRemoved, r.MoreAESRemoved},
+	} {
 		if len(side.list) > 0 {
 			b.WriteString(side.head + "\n")
 		}

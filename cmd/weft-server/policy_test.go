@@ -118,6 +118,10 @@ func TestPolicyDiff(t *testing.T) {
 	if code != 0 || out != "nobody gains or loses anything\nwho may give tags:\n  tag:device: user:anna, role:operator, before nobody else\n  tag:x: nobody else, before nobody else\n" {
 		t.Errorf("exit %d: %s", code, out)
 	}
+	code, out, _ = verb(t, "policy", "diff", p.file("e", `{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]}],"aes":["tag:device"]}`))
+	if code != 0 || out != "what would need AES:\n  + admin → kitchen-pi, nas: everything\n" {
+		t.Errorf("exit %d: %s", code, out)
+	}
 	if code, out, _ := verb(t, "policy", "diff", p.file("c", policy.StartingText+"// and a comment\n")); code != 0 || out != "nobody gains or loses anything\n" {
 		t.Errorf("exit %d: %s", code, out)
 	}

@@ -66,7 +66,7 @@ func cleanLong(s string) string {
 }
 
 func newCheckView(text string, r ops.PolicyCheck) *checkView {
-	view := &checkView{Tests: r.Tests, Warnings: linesOf(text, r.Warnings), None: len(r.Gains)+len(r.Losses)+len(r.TagOwners) == 0}
+	view := &checkView{Tests: r.Tests, Warnings: linesOf(text, r.Warnings), None: len(r.Gains)+len(r.Losses)+len(r.AESAdded)+len(r.AESRemoved)+len(r.TagOwners) == 0}
 	for _, t := range r.TagOwners {
 		view.Tags = append(view.Tags, tagView{clean(t.Tag), ruleWords(t.After), ruleWords(t.Before)})
 	}
@@ -75,7 +75,12 @@ func newCheckView(text string, r ops.PolicyCheck) *checkView {
 		gain  bool
 		list  []ops.AccessChange
 		more  int
-	}{{"Who gains what", true, r.Gains, r.MoreGains}, {"Who loses what", false, r.Losses, r.MoreLosses}} {
+	}{
+		{"Who gains what", true, r.Gains, r.MoreGains},
+		{"Who loses what", false, r.Losses, r.MoreLosses},
+		{"What would need AES", true, r.AESAdded, r.MoreAESAdded},
+		{"What would no longer need AES", false, r.AESRemoved, r.MoreAESRemoved},
+	} {
 		if len(s.list) == 0 {
 			continue
 		}

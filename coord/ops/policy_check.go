@@ -10,19 +10,25 @@ import (
 	"weft/coord/store"
 )
 
-// PolicyCheck says what a policy, which could be put into force now, would change.
+// PolicyCheck is what putting a valid policy into force now would change.
 type PolicyCheck struct {
-	Good     bool            `json:"good"` // always: what is not good is an error
+	Good     bool            `json:"good"` // always true: a policy with mistakes is an error
 	Rules    int             `json:"rules"`
-	Tests    int             `json:"tests"`    // that passed
-	Warnings []policy.Remark `json:"warnings"` // names that nothing has, and the like
+	Tests    int             `json:"tests"`    // all of them passed
+	Warnings []policy.Remark `json:"warnings"` // such as names that do not exist
 	// Gains is access that the policy would add, Losses access that it would take away:
 	// the widest first, at most maxPolicyChanges of each.
 	Gains      []AccessChange `json:"gains"`
 	Losses     []AccessChange `json:"losses"`
 	MoreGains  int            `json:"more_gains"` // that are not listed
 	MoreLosses int            `json:"more_losses"`
-	// TagOwners are the tags that other people may give: see Policy.TagOwners. It is not
+	// AESAdded is access that would need AES and does not now, new access included;
+	// AESRemoved is access that would no longer need it. Both are bounded as Gains is.
+	AESAdded       []AccessChange `json:"aes_added"`
+	AESRemoved     []AccessChange `json:"aes_removed"`
+	MoreAESAdded   int            `json:"more_aes_added"`
+	MoreAESRemoved int            `json:"more_aes_removed"`
+	// TagOwners are the tags whose owners would change: see Policy.TagOwners. It is not
 	// nil, and has at most maxPolicyChanges.
 	TagOwners []policy.TagChange `json:"tag_owners"`
 }
@@ -33,17 +39,16 @@ const (
 	maxParty         = 10 // names of each kind
 )
 
-// AccessChange is access that is gained or lost: from each of From to each of To,
-// within Scope, at Ports.
+// AccessChange is access that changes: from each of From to each of To, within Scope, at Ports.
 type AccessChange struct {
 	From  Party    `json:"from"`
 	To    Party    `json:"to"`
-	Scope string   `json:"scope"` // "" for all pairs, "own": each to the own devices, "others": each to those of others
+	Scope string   `json:"scope"` // "": all pairs; "own": each to devices of the same user; "others": each to devices of other users
 	Ports []string `json:"ports"` // as a rule has them, and "other protocols"
 }
 
-// Party are people and devices: how many, and the first of them by name. A person stands
-// for the own devices without tags when it is about who reaches something.
+// Party are people and devices: how many, and the first of them by name. In From, a person
+// stands for their devices without tags.
 type Party struct {
 	Users       []string `json:"users"`
 	UserCount   int      `json:"user_count"`
@@ -51,9 +56,8 @@ type Party struct {
 	DeviceCount int      `json:"device_count"`
 }
 
-// CheckPolicy says what a policy would change, or what is wrong with it, and changes
-// nothing. It names people and devices, so an actor who may see only some of them is
-// refused.
+// CheckPolicy returns what a policy would change, or an error with its mistakes, and changes
+// nothing. The answer names people and devices, so an actor limited to some tags is refused.
 func (s *Service) CheckPolicy(ctx context.Context, a Actor, c SetPolicy) (PolicyCheck, error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return PolicyCheck{}, err
@@ -112,21 +116,32 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 	out.TagOwners = append([]policy.TagChange{}, tags[:min(len(tags), maxPolicyChanges)]...)
 	changes := policy.Diff(now, p, subjects)
 	l := &lister{w: w, kinds: kinds, names: map[string][]string{}}
-	if out.Gains, out.MoreGains, err = l.list(changes.Gains); err == nil {
-		out.Losses, out.MoreLosses, err = l.list(changes.Losses)
+	for _, side := range []struct {
+		changes []policy.Change
+		list    *[]AccessChange
+		more    *int
+	}{
+		{changes.Gains, &out.Gains, &out.MoreGains},
+		{changes.Losses, &out.Losses, &out.MoreLosses},
+		{changes.AESAdded, &out.AESAdded, &out.MoreAESAdded},
+		{changes.AESRemoved, &out.AESRemoved, &out.MoreAESRemoved},
+	} {
+		if *side.list, *side.more, err = l.list(side.changes); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
-// kind is devices that are alike to policy.
+// kind is the devices that a policy treats alike.
 type kind struct {
-	key     string // of the class; "" for a person without one
+	key     string // of their class; "" for a person without devices
 	userID  string
 	subject policy.Subject
 	count   int
 }
 
-// kinds returns the policy in force and the devices that there are.
+// kinds returns the policy in force and the kinds of all devices.
 func (x *index) kinds() (*policy.Policy, []kind) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -139,12 +154,12 @@ func (x *index) kinds() (*policy.Policy, []kind) {
 	return x.policy, list
 }
 
-// lister puts changes into names.
+// lister turns changes of kinds into names.
 type lister struct {
 	w     *world
 	kinds []kind
-	names map[string][]string // by class: the first
-	// without is the name of a device that is not listed: counts leave it out.
+	names map[string][]string // the first names of a class, by its key
+	// without is the name of a device to leave out of lists; counts leave it out already.
 	without string
 }
 

@@ -208,6 +208,10 @@ func TestCheckPolicy(t *testing.T) {
 	if r = check(""); len(r.Gains)+len(r.Losses) != 0 {
 		t.Errorf("%+v", r)
 	}
+	r = check("{\"rules\":[" + starting + "],\"aes\":[\"tag:device\"]}")
+	if len(r.Gains)+len(r.Losses)+len(r.AESRemoved) != 0 || len(r.AESAdded) != 1 || fmt.Sprint(r.AESAdded[0].To.Devices) != "[cam]" {
+		t.Errorf("a demand for AES: %+v", r)
+	}
 	if _, err := s.CheckPolicy(t.Context(), Actor{Role: RoleAdmin, Tags: []string{"camera"}, Via: ViaAPI}, SetPolicy{}); !errors.Is(err, ErrForbidden) {
 		t.Errorf("for who sees only some of it: %v", err)
 	}

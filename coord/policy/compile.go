@@ -12,13 +12,14 @@ import (
 // compiled is a policy turned round: from what a subject is to the rules that
 // name it. Selectors and rules go by number.
 type compiled struct {
-	rules  []rule
-	self   Set // rules to "self"
-	direct Set // rules to anything else
+	rules    []rule
+	self     Set // rules to "self"
+	direct   Set // rules to anything else
+	aesRules Set // rules that demand AES
 
 	selectors map[selector]int
 	from, to  [][]int // by selector: the rules that name it there
-	aes       []bool  // by selector: whether those that it selects are reached with AES alone
+	aes       []bool  // by selector: whether all access to the devices that it selects demands AES
 }
 
 // rule is a Rule by numbers of selectors, each once.
@@ -36,7 +37,7 @@ type selector struct{ kind, name string }
 var everybody = selector{kind: "*"}
 
 func compile(rules []Rule, ports [][]api.PortRange, aes []string) compiled {
-	c := compiled{selectors: map[selector]int{}, self: newSet(len(rules)), direct: newSet(len(rules))}
+	c := compiled{selectors: map[selector]int{}, self: newSet(len(rules)), direct: newSet(len(rules)), aesRules: newSet(len(rules))}
 	number := func(word string) int {
 		var s selector
 		s.kind, s.name, _ = strings.Cut(word, ":")
@@ -50,6 +51,9 @@ func compile(rules []Rule, ports [][]api.PortRange, aes []string) compiled {
 	}
 	for i, r := range rules {
 		out := rule{ports: ports[i], aes: r.AES}
+		if r.AES {
+			c.aesRules.add(i)
+		}
 		had := map[string]bool{}
 		for _, word := range r.From {
 			if !had[word] {

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 )
 
 // Scope says to which pairs of From and To a change applies.
@@ -11,39 +12,44 @@ type Scope string
 // The scopes.
 const (
 	Everybody Scope = ""       // all of them
-	Own       Scope = "own"    // each with what belongs to the same person
-	Others    Scope = "others" // each with what belongs to somebody else
+	Own       Scope = "own"    // only pairs that belong to the same user
+	Others    Scope = "others" // only pairs that belong to different users
 )
 
-// Change is access that is gained or lost: from each of From to each of To, within Scope, at
-// Ports. From and To are numbers of subjects, in order.
+// Change is access that differs between two policies: from each of From to each of To, within
+// Scope, at Ports. From and To are indexes of subjects, in order.
 type Change struct {
 	From, To []int
 	Scope    Scope
 	Ports    string // in the words of a rule, separated by ", "
 }
 
-// Changes has all access that is gained and lost, each pair with all its ports.
-type Changes struct{ Gains, Losses []Change }
+// Changes lists how the access of pairs of subjects differs, each pair with all its ports.
+type Changes struct {
+	Gains, Losses []Change
+	// AESAdded is access that demands AES under the second policy and does not under the
+	// first, new access included. AESRemoved is access under both that demands AES under the
+	// first only.
+	AESAdded, AESRemoved []Change
+}
 
-// Diff compares two policies: between, of some subjects, who reaches what under after
-// and not before, and the other way round. Subjects that both policies treat alike are
-// compared once: the costs are those of the policies, not of the subjects.
+// Diff compares what the subjects reach under two policies. Subjects that both policies treat
+// alike are compared once: the cost depends on the policies, not on the number of subjects.
 func Diff(before, after *Policy, subjects []Subject) Changes {
-	d := &differ{rules: [2]*compiled{&before.compiled, &after.compiled}, of: make([]sides, len(subjects)), known: map[[2]int]change{}}
+	d := &differ{rules: [2]*compiled{&before.compiled, &after.compiled}, of: make([]sides, len(subjects)), known: map[[2]opened]change{}}
 	for k := range 2 {
 		d.sets[k], d.ports[k] = map[string]int{}, []ports{{}}
 	}
 	d.sort(subjects)
-	gains, losses := collector{}, collector{}
-	// What belongs to one person differs where rules to "self" make a difference.
+	var collectors [kindsOfChange]collector
+	// Pairs of one owner are compared apart where rules to "self" make a difference.
 	owned := map[string][]int{}
 	for i, s := range subjects {
 		if s.User != "" {
 			owned[s.User] = append(owned[s.User], i)
 		}
 	}
-	special := map[[2]int]bool{} // pairs of sides, between which owners differ
+	special := map[[2]int]bool{} // pairs of sides where it matters whether the owner is the same
 	eachOwn := func(f func(i, j int)) {
 		for i, s := range subjects {
 			if s.acts() && d.self(d.of[i].from) {
@@ -62,12 +68,16 @@ func Diff(before, after *Policy, subjects []Subject) Changes {
 	eachOwn(func(i, j int) {
 		if pair := [2]int{d.of[i].from, d.of[j].to}; special[pair] {
 			c := d.change(pair[0], pair[1], true)
-			gains.own(c.gained, i, j)
-			losses.own(c.lost, i, j)
+			for k := range collectors {
+				collectors[k].own(c[k], i, j)
+			}
 		}
 	})
 	for from := range d.froms {
-		g, l := map[access][]int{}, map[access][]int{}
+		var found [kindsOfChange]map[access][]int
+		for k := range found {
+			found[k] = map[access][]int{}
+		}
 		for to := range d.tos {
 			c := d.change(from, to, false)
 			if c == (change{}) {
@@ -77,69 +87,86 @@ func Diff(before, after *Policy, subjects []Subject) Changes {
 			if special[[2]int{from, to}] {
 				scope = Others
 			}
-			if c.gained != "" {
-				a := access{c.gained, scope}
-				g[a] = append(g[a], to)
-			}
-			if c.lost != "" {
-				a := access{c.lost, scope}
-				l[a] = append(l[a], to)
+			for k, ports := range c {
+				if ports != "" {
+					a := access{ports, scope}
+					found[k][a] = append(found[k][a], to)
+				}
 			}
 		}
-		gains.sides(from, g)
-		losses.sides(from, l)
+		for k := range collectors {
+			collectors[k].sides(from, found[k])
+		}
 	}
-	return Changes{gains.list(d, subjects), losses.list(d, subjects)}
+	var lists [kindsOfChange][]Change
+	for k := range collectors {
+		lists[k] = collectors[k].list(d, subjects)
+	}
+	return Changes{lists[gained], lists[lost], lists[aesAdded], lists[aesRemoved]}
 }
 
-// differ compares two policies, the first and the second of each pair.
+// differ compares two policies: index 0 is the first, 1 the second.
 type differ struct {
 	rules [2]*compiled
 	of    []sides // by subject
-	// Those that are selected alike, by number: by which rules, and who.
+	// Subjects that both policies treat alike, as sources and as destinations.
 	froms, tos []side
-	// Sets of ports by number, of each policy, and by the rules that open them. Number 0
+	// The sets of ports of each policy, and their indexes by the rules that open them. Set 0
 	// is empty.
 	sets  [2]map[string]int
 	ports [2][]ports
-	// What two sets come to.
-	known map[[2]int]change
+	// known caches the difference of two sets.
+	known map[[2]opened]change
 }
 
-// sides are the numbers of a subject among froms and tos.
+// sides are the indexes of a subject in froms and tos.
 type sides struct{ from, to int }
 
 type side struct {
 	rules [2]Set
-	who   []int
+	aes   [2]bool // as a destination: all access to it demands AES
+	who   []int   // indexes of the subjects
 }
 
-// change is what comes and what goes, in words.
-type change struct{ gained, lost string }
+// opened has the indexes of two sets of ports: all that rules open, and those that they open
+// without a demand for AES.
+type opened struct{ all, plain int }
 
-// sort finds those that are alike.
+// The kinds of a change.
+const (
+	gained = iota
+	lost
+	aesAdded
+	aesRemoved
+	kindsOfChange
+)
+
+// change has the ports that changed, by kind, in the words of a rule.
+type change [kindsOfChange]string
+
+// sort groups the subjects that both policies treat alike.
 func (d *differ) sort(subjects []Subject) {
 	froms, tos := map[string]int{}, map[string]int{}
-	number := func(known map[string]int, list *[]side, rules [2]Set, acts bool, i int) int {
-		b := appendSet(appendSet(nil, rules[0]), rules[1])
-		if acts {
-			b = append(b, 1)
+	number := func(known map[string]int, list *[]side, s side, acts bool, i int) int {
+		b := appendSet(appendSet(nil, s.rules[0]), s.rules[1])
+		for _, flag := range []bool{acts, s.aes[0], s.aes[1]} {
+			b = strconv.AppendBool(b, flag)
 		}
 		key := string(b)
 		n, ok := known[key]
 		if !ok {
 			n = len(*list)
 			known[key] = n
-			*list = append(*list, side{rules: rules})
+			*list = append(*list, s)
 		}
 		(*list)[n].who = append((*list)[n].who, i)
 		return n
 	}
 	for i, s := range subjects {
-		var from, to [2]Set
+		var from, to side
 		for k, c := range d.rules {
 			selectors := c.selectorsOf(s)
-			from[k], to[k] = c.rulesOf(s), c.rulesTo(selectors)
+			from.rules[k], to.rules[k], to.aes[k] = c.rulesOf(s), c.rulesTo(selectors), c.demandsAES(selectors)
 		}
 		d.of[i] = sides{number(froms, &d.froms, from, s.acts(), i), number(tos, &d.tos, to, false, i)}
 	}
@@ -152,75 +179,91 @@ func appendSet(b []byte, s Set) []byte {
 	return b
 }
 
-// self reports whether rules to "self" say anything about these.
+// self reports whether a rule to "self" applies to these sources.
 func (d *differ) self(from int) bool {
 	return d.froms[from].rules[0].meets(d.rules[0].self) || d.froms[from].rules[1].meets(d.rules[1].self)
 }
 
-// change compares what these reach at those, of the same person or not.
+// change compares what these sources reach at these destinations. own says that a source and
+// a destination have the same owner.
 func (d *differ) change(from, to int, own bool) change {
-	var numbers [2]int
-	for k := range 2 {
-		numbers[k] = d.between(k, from, to, own)
-	}
-	if numbers == [2]int{} {
+	numbers := [2]opened{d.between(0, from, to, own), d.between(1, from, to, own)}
+	if numbers == [2]opened{} {
 		return change{}
 	}
 	c, ok := d.known[numbers]
 	if !ok {
-		before, after := d.ports[0][numbers[0]], d.ports[1][numbers[1]]
-		c = change{after.without(before).String(), before.without(after).String()}
+		before, after := d.ports[0][numbers[0].all], d.ports[1][numbers[1].all]
+		plainBefore, plainAfter := d.ports[0][numbers[0].plain], d.ports[1][numbers[1].plain]
+		aesBefore, aesAfter := before.without(plainBefore), after.without(plainAfter)
+		c = change{
+			gained: after.without(before).String(), lost: before.without(after).String(),
+			aesAdded:   aesAfter.without(aesBefore).String(),
+			aesRemoved: aesBefore.without(aesAfter).without(before.without(after)).String(),
+		}
 		d.known[numbers] = c
 	}
 	return c
 }
 
-// between returns the number of the set of ports, 0 for none.
-func (d *differ) between(k, from, to int, own bool) int {
+// between returns what policy k opens.
+func (d *differ) between(k, from, to int, own bool) (o opened) {
 	a, b := d.froms[from].rules[k], d.tos[to].rules[k]
-	var key [(maxRules + 63) / 64 * 8]byte
-	some := false
+	var room [(maxRules + 63) / 64]uint64
+	rules := Set(room[:len(a)])
 	for i := range a {
 		word := b[i]
 		if own {
 			word |= d.rules[k].self[i]
 		}
-		word &= a[i]
-		some = some || word != 0
-		binary.LittleEndian.PutUint64(key[8*i:], word)
+		rules[i] = word & a[i]
 	}
-	if !some {
+	o.all = d.set(k, rules)
+	if d.tos[to].aes[k] {
+		return o
+	}
+	for i := range rules {
+		rules[i] &^= d.rules[k].aesRules[i]
+	}
+	o.plain = d.set(k, rules)
+	return o
+}
+
+// set returns the index of the set of ports that these rules of policy k open.
+func (d *differ) set(k int, rules Set) int {
+	if rules.empty() {
 		return 0
 	}
-	n, ok := d.sets[k][string(key[:8*len(a)])]
-	if ok {
+	var room [(maxRules + 63) / 64 * 8]byte
+	key := room[:8*len(rules)]
+	for i, word := range rules {
+		binary.LittleEndian.PutUint64(key[8*i:], word)
+	}
+	if n, ok := d.sets[k][string(key)]; ok {
 		return n
 	}
 	var set ports
-	for i := range a {
-		word := binary.LittleEndian.Uint64(key[8*i:])
-		for r := range (Set{word}).All() {
-			for _, p := range d.rules[k].rules[64*i+r].ports {
-				set.add(p)
-			}
+	for r := range rules.All() {
+		for _, p := range d.rules[k].rules[r].ports {
+			set.add(p)
 		}
 	}
-	n = len(d.ports[k])
+	n := len(d.ports[k])
 	d.ports[k] = append(d.ports[k], set)
-	d.sets[k][string(key[:8*len(a)])] = n
+	d.sets[k][string(key)] = n
 	return n
 }
 
-// access is what all pairs of a change have in common.
+// access is what all pairs of a Change have in common.
 type access struct {
 	ports string
 	scope Scope
 }
 
-// collector puts together what comes, or goes.
+// collector joins the changes of one kind into a short list.
 type collector struct {
 	owns  map[string]*Change  // by ports
-	joint map[jointKey]*[]int // who has the same access to the same
+	joint map[jointKey]*[]int // sources with the same access to the same destinations
 	order []jointKey
 	tos   map[jointKey][]int
 }
@@ -301,10 +344,10 @@ func (c *collector) list(d *differ, subjects []Subject) []Change {
 	return list
 }
 
-// narrow takes those out of a change among others that find no others in it, and drops a
-// scope that makes no difference.
+// narrow removes subjects from a change of scope Others that have nobody else's device on the
+// other side, and drops a scope that makes no difference.
 func (c *Change) narrow(subjects []Subject) {
-	// users counts the subjects of each person, nobody's apart.
+	// users counts the subjects of each user; "" is for those without a user.
 	users := func(of []int) map[string]int {
 		m := map[string]int{}
 		for _, i := range of {

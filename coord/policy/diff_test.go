@@ -29,20 +29,16 @@ func opens(t testing.TB, words string) (p ports) {
 	return p
 }
 
-// checkDiff compares a difference with what each pair may at the probes.
+// checkDiff compares a difference with the access of each pair at the probes.
 func checkDiff(t testing.TB, before, after *Policy, subjects []Subject) {
 	t.Helper()
 	d := Diff(before, after, subjects)
 	type at struct {
-		i, j, probe int
-		gain        bool
+		i, j, probe, kind int
 	}
 	said := map[at]int{}
-	for _, side := range []struct {
-		list []Change
-		gain bool
-	}{{d.Gains, true}, {d.Losses, false}} {
-		for _, c := range side.list {
+	for kind, list := range [][]Change{gained: d.Gains, lost: d.Losses, aesAdded: d.AESAdded, aesRemoved: d.AESRemoved} {
+		for _, c := range list {
 			open := opens(t, c.Ports)
 			for _, i := range c.From {
 				for _, j := range c.To {
@@ -52,7 +48,7 @@ func checkDiff(t testing.TB, before, after *Policy, subjects []Subject) {
 					}
 					for n, probe := range probes {
 						if open.has(probe.Proto, probe.Port) {
-							said[at{i, j, n, side.gain}]++
+							said[at{i, j, n, kind}]++
 						}
 					}
 				}
@@ -62,14 +58,11 @@ func checkDiff(t testing.TB, before, after *Policy, subjects []Subject) {
 	for i, a := range subjects {
 		for j, b := range subjects {
 			for n, probe := range probes {
-				was, is := naiveAllows(before, a, b, probe), naiveAllows(after, a, b, probe)
-				for _, gain := range []bool{true, false} {
-					want := 0
-					if was != is && is == gain {
-						want = 1
-					}
-					if got := said[at{i, j, n, gain}]; got != want {
-						t.Fatalf("%+v -> %+v at %+v: was %v, is %v; gain=%v is told %d times\nbefore %+v\nafter  %+v\n%+v", a, b, probe, was, is, gain, got, before.Rules, after.Rules, d)
+				was, wasAES := naiveAccess(before, a, b, probe)
+				is, isAES := naiveAccess(after, a, b, probe)
+				for kind, want := range []bool{gained: is && !was, lost: was && !is, aesAdded: isAES && !wasAES, aesRemoved: wasAES && is && !isAES} {
+					if got := said[at{i, j, n, kind}]; got > 1 || got == 1 != want {
+						t.Fatalf("%+v -> %+v at %+v: was %v (AES %v), is %v (AES %v); kind %d is listed %d times\nbefore %+v %v\nafter  %+v %v\n%+v", a, b, probe, was, wasAES, is, isAES, kind, got, before.Rules, before.AES, after.Rules, after.AES, d)
 					}
 				}
 			}
@@ -77,14 +70,24 @@ func checkDiff(t testing.TB, before, after *Policy, subjects []Subject) {
 	}
 }
 
-// naiveAllows decides as the package's comment words it.
 func naiveAllows(p *Policy, src, dst Subject, at Target) bool {
-	return slices.ContainsFunc(p.Rules, func(r Rule) bool {
-		return r.naiveReaches(src, dst) && slices.ContainsFunc(r.Ports, func(word string) bool {
+	allowed, _ := naiveAccess(p, src, dst, at)
+	return allowed
+}
+
+// naiveAccess decides as the package's comment words it; aes says that AES is needed.
+func naiveAccess(p *Policy, src, dst Subject, at Target) (allowed, aes bool) {
+	demanded := Rule{From: []string{"*"}, To: p.AES}.naiveReaches(Subject{}, dst)
+	aes = true
+	for _, r := range p.Rules {
+		if r.naiveReaches(src, dst) && slices.ContainsFunc(r.Ports, func(word string) bool {
 			pr, err := parsePorts(word)
 			return err == nil && (pr.Proto == "*" || pr.Proto == at.Proto) && (at.Proto == "icmp" || pr.First <= at.Port && at.Port <= pr.Last)
-		})
-	})
+		}) {
+			allowed, aes = true, aes && (r.AES || demanded)
+		}
+	}
+	return allowed, allowed && aes
 }
 
 // What a difference says is what becomes of each pair, neither more nor less.
@@ -92,8 +95,28 @@ func TestDiffAgainstNaive(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 60 {
 		subjects := randomSubjects(r)
-		checkDiff(t, randomPolicy(t, r), randomPolicy(t, r), subjects[:min(len(subjects), 30)])
+		checkDiff(t, demandAES(t, r, randomPolicy(t, r)), demandAES(t, r, randomPolicy(t, r)), subjects[:min(len(subjects), 30)])
 	}
+}
+
+// demandAES returns a policy with random demands for AES.
+func demandAES(t testing.TB, r *rand.Rand, p *Policy) *Policy {
+	for i := range p.Rules {
+		p.Rules[i].AES = r.IntN(3) == 0
+	}
+	for _, word := range []string{"*", "user:a", "group:g", "tag:x", "tag:y"} {
+		if r.IntN(8) == 0 {
+			p.AES = append(p.AES, word)
+		}
+	}
+	if p.Rules == nil {
+		p.Rules = []Rule{}
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mustParse(t, string(text))
 }
 
 func mustParse(t testing.TB, text string) *Policy {
@@ -120,10 +143,24 @@ func TestDiff(t *testing.T) {
 			"[]", "[{[0] [4]  tcp:1-21, tcp:23-100, icmp}]"},
 		{"all but one", `{"rules":[{"from":["*"],"to":["tag:door"],"ports":["*"]}]}`, `{"rules":[{"from":["*"],"to":["tag:door"],"ports":["tcp","udp","icmp"]}]}`,
 			"[]", "[{[0 1 2 3 4] [4]  other protocols}]"},
+		{"AES for a rule", `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp:22"]}]}`, `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp:22"],"aes":true}]}`,
+			"[]", "[] AES +[{[0] [4]  tcp:22}] -[]"},
+		{"AES for devices", "", `{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]}],"aes":["tag:camera"]}`,
+			"[]", "[] AES +[{[0 1] [2 3] own *}] -[]"},
+		{"new access, with AES", `{"rules":[]}`, `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp:22"],"aes":true}]}`,
+			"[{[0] [4]  tcp:22}]", "[] AES +[{[0] [4]  tcp:22}] -[]"},
+		{"lost, with AES", `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp:22"],"aes":true}]}`, `{"rules":[]}`,
+			"[]", "[{[0] [4]  tcp:22}]"},
+		{"part of it without AES", `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp"],"aes":true}]}`, `{"rules":[{"from":["user:alice"],"to":["tag:door"],"ports":["tcp"],"aes":true},{"from":["*"],"to":["tag:door"],"ports":["tcp:22"]}]}`,
+			"[{[1 2 3 4] [4]  tcp:22}]", "[] AES +[] -[{[0] [4]  tcp:22}]"},
 		{"other words for the same", "", `{"rules":[{"from":["user:*"],"to":["self"],"ports":["tcp","*"]}]} // so`, "[]", "[]"},
 	} {
 		d := Diff(mustParse(t, c.before), mustParse(t, c.after), subjects)
-		if g, l := fmt.Sprint(d.Gains), fmt.Sprint(d.Losses); g != c.gains || l != c.losses {
+		g, l := fmt.Sprint(d.Gains), fmt.Sprint(d.Losses)
+		if len(d.AESAdded)+len(d.AESRemoved) > 0 {
+			l += fmt.Sprintf(" AES +%v -%v", d.AESAdded, d.AESRemoved)
+		}
+		if g != c.gains || l != c.losses {
 			t.Errorf("%s: gains %s, losses %s; want %s, %s", c.name, g, l, c.gains, c.losses)
 		}
 	}
