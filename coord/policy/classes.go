@@ -1,11 +1,11 @@
 package policy
 
-// Classes holds subjects by number, as one policy relates them. Who reaches
-// whom is not kept: it is found through the selectors, so that a new class
-// costs its selectors, and a question costs the policy and the answer.
+// Classes holds numbered subjects and which of them reach which by one policy. The pairs are
+// not stored but found through the selectors: adding a class costs as much as its selectors,
+// and a query as much as the policy and the answer.
 //
-// Methods that change nothing may be called from many goroutines at once, but
-// not while Add is.
+// All methods but Add may be called from many goroutines at once, but not during a call of
+// Add.
 type Classes struct {
 	policy *compiled
 	list   []class
@@ -17,10 +17,10 @@ type class struct {
 	user      string
 	selectors []int
 	silent    bool // reaches nothing
-	self      bool // reaches all that its owner has
+	self      bool // reaches all devices of its owner
 }
 
-// Relate returns the classes of these subjects, numbered from 0.
+// Relate returns Classes with these subjects, numbered from 0.
 func (p *Policy) Relate(subjects []Subject) *Classes {
 	c := &Classes{policy: &p.compiled, list: make([]class, 0, len(subjects)), match: make([][]int, len(p.compiled.from)), owned: map[string][]int{}}
 	for _, s := range subjects {
@@ -29,7 +29,7 @@ func (p *Policy) Relate(subjects []Subject) *Classes {
 	return c
 }
 
-// Add gives a subject the next number, which it returns.
+// Add adds a subject and returns its number, which is the next one.
 func (c *Classes) Add(s Subject) int {
 	number := len(c.list)
 	selectors := c.policy.selectorsOf(s)
@@ -42,10 +42,10 @@ func (c *Classes) Add(s Subject) int {
 	return number
 }
 
-// Len returns how many there are.
+// Len returns the number of classes.
 func (c *Classes) Len() int { return len(c.list) }
 
-// Reached returns the classes that class i reaches, as Policy.Reaches says it.
+// Reached returns the classes that class i reaches by Policy.Reaches.
 func (c *Classes) Reached(i int) Set {
 	me := &c.list[i]
 	if me.silent {
@@ -89,7 +89,7 @@ func (c *Classes) Reaching(i int) Set {
 	return reaching
 }
 
-// selected returns the classes that one of these selectors selects.
+// selected returns the classes that at least one of these selectors selects.
 func (c *Classes) selected(selectors Set) Set {
 	s := newSet(len(c.list))
 	for n := range selectors.All() {

@@ -9,8 +9,8 @@ import (
 	"weft/overlay/api"
 )
 
-// compiled is a policy turned round: from what a subject is to the rules that
-// name it. Selectors and rules go by number.
+// compiled is an index of a policy: from the attributes of a subject to the rules that select
+// it. Selectors and rules are numbered.
 type compiled struct {
 	rules    []rule
 	self     Set // rules to "self"
@@ -18,11 +18,11 @@ type compiled struct {
 	aesRules Set // rules that demand AES
 
 	selectors map[selector]int
-	from, to  [][]int // by selector: the rules that name it there
+	from, to  [][]int // by selector: the rules that name it in From or To
 	aes       []bool  // by selector: whether all access to the devices that it selects demands AES
 }
 
-// rule is a Rule by numbers of selectors, each once.
+// rule is a Rule whose selectors are numbers, without duplicates.
 type rule struct {
 	from, to []int // without "self"
 	self     bool  // To names "self"
@@ -31,7 +31,7 @@ type rule struct {
 	ports    []api.PortRange
 }
 
-// selector is one that is not "self": kind is "*", "user", "group" or "tag".
+// selector is any selector but "self"; kind is "*", "user", "group" or "tag".
 type selector struct{ kind, name string }
 
 var everybody = selector{kind: "*"}
@@ -83,12 +83,12 @@ func compile(rules []Rule, ports [][]api.PortRange, aes []string) compiled {
 	return c
 }
 
-// demandsAES reports whether one with these selectors is reached with AES alone.
+// demandsAES reports whether all access to a device that these selectors select demands AES.
 func (c *compiled) demandsAES(selectors []int) bool {
 	return slices.ContainsFunc(selectors, func(n int) bool { return c.aes[n] })
 }
 
-// selectorsOf returns those of the policy's selectors that select a node.
+// selectorsOf returns the selectors of the policy that select a node.
 func (c *compiled) selectorsOf(s Subject) []int {
 	var list []int
 	add := func(kind, name string) {
@@ -123,7 +123,7 @@ func (c *compiled) rulesOf(s Subject) Set {
 // rulesFrom returns the rules that name one of these selectors in From.
 func (c *compiled) rulesFrom(selectors []int) Set { return unionOf(len(c.rules), c.from, selectors) }
 
-// rulesTo returns those that do so in To.
+// rulesTo returns the rules that name one of these selectors in To.
 func (c *compiled) rulesTo(selectors []int) Set { return unionOf(len(c.rules), c.to, selectors) }
 
 func unionOf(size int, lists [][]int, of []int) Set {
@@ -148,7 +148,7 @@ func (s Set) remove(i int) { s[i/64] &^= 1 << (i % 64) }
 // Has reports whether i, which is not negative, is in the set.
 func (s Set) Has(i int) bool { return i/64 < len(s) && s[i/64]>>(i%64)&1 != 0 }
 
-// All returns what is in the set, in order.
+// All returns the numbers in the set, in ascending order.
 func (s Set) All() iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i, word := range s {
@@ -161,7 +161,7 @@ func (s Set) All() iter.Seq[int] {
 	}
 }
 
-// meets reports whether two sets of the same size have something in common.
+// meets reports whether two sets of the same size have a number in common.
 func (s Set) meets(o Set) bool {
 	for i, word := range s {
 		if word&o[i] != 0 {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// Test says what Src must reach (Accept) and must not reach (Deny). Their words are as for
-// ParseTarget; Proto is the protocol of words that name none, "" for tcp.
+// Test lists what Src must reach (Accept) and must not reach (Deny), in the form that
+// ParseTarget reads. Proto is the protocol of entries that name none, "" for tcp.
 //
-// Src is a person ("alice", "user:alice"), whose devices without tags are meant, a device,
-// or "tag:NAME" or "group:NAME". A tag stands for each device that carries it.
+// Src is a person ("alice", "user:alice"), who stands for their devices without tags; a
+// device; or "tag:NAME" or "group:NAME". A tag stands for each device that carries it.
 type Test struct {
 	Src    string   `json:"src"`
 	Accept []string `json:"accept,omitempty"`
@@ -27,25 +27,26 @@ type expectation struct {
 	line, column int
 }
 
-// World has the present people and devices of a network. Its errors are passed on.
+// World looks up the present people and devices of a network. Callers pass its errors on.
 type World interface {
 	// User finds a person's devices without tags.
 	User(name string) (Subject, bool, error)
 	// Device finds a device by name, address or id.
 	Device(word string) (Subject, bool, error)
-	// Group reports whether there is a group of people, with or without somebody in it.
+	// Group reports whether a group of people exists; it may be empty.
 	Group(name string) (bool, error)
-	// Tagged returns the devices that carry a tag, those that are alike once.
+	// Tagged returns the devices that carry a tag, without duplicates of equal ones.
 	Tagged(tag string) ([]Subject, error)
 }
 
-// maxPairs bounds what the tests of a policy compare.
+// maxPairs bounds the pairs of devices that the tests of a policy compare.
 const maxPairs = 1_000_000
 
-// errPairs refuses tests that compare more.
+// errPairs refuses tests that compare more than maxPairs.
 var errPairs = fmt.Errorf("the tests compare more than %d pairs of devices: name devices instead of tags", maxPairs)
 
-// Failures runs the tests of a policy and returns those that fail, by their place.
+// Failures runs the tests of a policy and returns those that fail, with their place in the
+// text.
 func (p *Policy) Failures(w World) (failed []Remark, err error) {
 	err = p.try(w, func(test int, e *expectation, text string) bool {
 		if text != "" {
@@ -63,17 +64,18 @@ func (p *Policy) Failures(w World) (failed []Remark, err error) {
 	return failed, nil
 }
 
-// Result is one target of a test, and whether the policy does what the test says of it.
+// Result says for one target of a test whether the policy does what the test demands.
 type Result struct {
 	Test   int    // from 1
 	Line   int    // of the target in the text, from 1
-	Src    string // as the test has it
-	Target string // as ParseTarget reads it
-	Accept bool   // it must be reached; else it must not
-	Failed string // why the policy does not do that, "" if it does
+	Src    string // as in the test
+	Target string // in the form of ParseTarget
+	Accept bool   // the target must be reached; else it must not
+	Failed string // why the test fails, "" if it passes
 }
 
-// Results runs the tests of a policy and returns all of them, in their order.
+// Results runs the tests of a policy and returns the results of all, in the order of the
+// tests.
 func (p *Policy) Results(w World) (list []Result, err error) {
 	err = p.try(w, func(test int, e *expectation, text string) bool {
 		t := &p.Tests[test]
@@ -89,14 +91,14 @@ func (p *Policy) Results(w World) (list []Result, err error) {
 	return list, err
 }
 
-// try runs the tests and calls f with each expectation, and with how it fails: "" if it does
-// not. f gets no expectation if there is no source to try the whole test with. It ends when f
-// returns false.
+// try runs the tests and calls f with each expectation and the reason why it fails, "" if it
+// holds. If the source of a test does not exist, f is called once for that test, without an
+// expectation. try ends when f returns false.
 func (p *Policy) try(w World, f func(test int, e *expectation, text string) bool) error {
 	pairs := 0
 	found := map[string]who{}
-	// What a rule says of a subject or of a port is found once, not for each pair: a
-	// million of these are compared while others wait to write.
+	// The rules for a subject or a port are found once, not for each pair: up to a million
+	// pairs are compared while other writes wait.
 	open := map[[2]any]Set{}
 	opening := func(proto string, port uint16) Set {
 		key := [2]any{proto, port}
@@ -158,8 +160,8 @@ func (p *Policy) try(w World, f func(test int, e *expectation, text string) bool
 	return nil
 }
 
-// fails says how an expectation fails, "" if it does not. open are the rules that open
-// its port.
+// fails returns why an expectation fails, "" if it holds. open are the rules that open its
+// port.
 func (p *Policy) fails(src, dst who, name string, e expectation, open Set) string {
 	for i, a := range src.subjects {
 		for j, b := range dst.subjects {
@@ -178,14 +180,15 @@ func (p *Policy) fails(src, dst who, name string, e expectation, open Set) strin
 	return ""
 }
 
-// who is what a word of a test stands for.
+// who is the devices that a word of a test stands for.
 type who struct {
 	subjects []Subject
-	rules    []Set  // for each: those that name it in From, or in To, as the word stands there
-	missing  string // why there is nothing, else ""
+	rules    []Set  // for each subject: the rules that name it in From (a source) or in To (a target)
+	missing  string // why there are none, "" if there are some
 }
 
-// kind tells one of several subjects from the others.
+// kind describes one of several subjects so that it can be told from the others; "" if there
+// is only one.
 func (w who) kind(s Subject) string {
 	if len(w.subjects) < 2 {
 		return ""
@@ -197,7 +200,8 @@ func (w who) kind(s Subject) string {
 	return text + ")"
 }
 
-// lookUp finds what a word stands for. A bare one is a device or a person.
+// lookUp finds the devices that a word stands for. A word without a kind is a device or a
+// person.
 func lookUp(w World, word string, device bool) (who, error) {
 	kind, name, _ := strings.Cut(word, ":")
 	if !named(word) {
@@ -206,7 +210,7 @@ func lookUp(w World, word string, device bool) (who, error) {
 	switch kind {
 	case "tag":
 		list, err := w.Tagged(name)
-		if len(list) == 0 { // nothing carries it yet: as the first that does
+		if len(list) == 0 { // no device carries it yet: test with one that would
 			list = []Subject{{Tags: []string{name}}}
 		}
 		return who{subjects: list}, err
@@ -243,7 +247,7 @@ func lookUp(w World, word string, device bool) (who, error) {
 	return who{missing: fmt.Sprintf("there is no person and no device %s", quoted(name))}, nil
 }
 
-// Naming returns where rules and tests name a user.
+// Naming returns the places where rules and tests name a user.
 func (p *Policy) Naming(user string) (list []Remark) {
 	for _, n := range p.names {
 		if n.word == "user:"+user {
@@ -258,8 +262,8 @@ func (p *Policy) Naming(user string) (list []Remark) {
 	return list[:min(len(list), maxWarnings)]
 }
 
-// Unknown returns the names in the rules that do not exist in the network, by their first
-// place. Such a rule is not a mistake: the name may be added later.
+// Unknown returns a warning for each name in the rules that does not exist in the network, at
+// its first place. Such a rule is not a mistake: the name may be added later.
 func (p *Policy) Unknown(w World) (list []Remark, err error) {
 	for _, n := range p.names {
 		text, e := missing(w, n.word)
@@ -270,7 +274,7 @@ func (p *Policy) Unknown(w World) (list []Remark, err error) {
 	return list, err
 }
 
-// Missing is Unknown by the word: what is said of each that stands for nothing.
+// Missing returns the warnings of Unknown by the selector, such as "user:eve".
 func (p *Policy) Missing(w World) (map[string]string, error) {
 	words := map[string]string{}
 	for _, n := range p.names {
@@ -285,7 +289,8 @@ func (p *Policy) Missing(w World) (map[string]string, error) {
 	return words, nil
 }
 
-// missing says that a word of a rule stands for nothing, "" if it stands for something.
+// missing returns the warning that a selector of a rule selects nothing, "" if it selects
+// something.
 func missing(w World, word string) (text string, err error) {
 	kind, name, _ := strings.Cut(word, ":")
 	there := true
@@ -308,5 +313,5 @@ func missing(w World, word string) (text string, err error) {
 	return text, err
 }
 
-// maxWarnings bounds what Unknown returns.
+// maxWarnings bounds the warnings that Unknown returns.
 const maxWarnings = 100

@@ -8,14 +8,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// Target is a destination: a port of the devices that Who names.
+// Target is a destination: one port of the devices that Who names.
 type Target struct {
 	Who   string // a device's name, address or id; or tag:NAME, user:NAME
 	Proto string // tcp, udp, icmp
 	Port  uint16 // 0 for icmp
 }
 
-// String is the target as ParseTarget reads it.
+// String returns the target in the form that ParseTarget reads.
 func (t Target) String() string {
 	who := t.Who
 	if strings.Contains(who, ":") && !named(who) {
@@ -74,12 +74,12 @@ func ParseTarget(s, proto string) (Target, error) {
 
 func validProto(s string) bool { return s == "tcp" || s == "udp" || s == "icmp" }
 
-// named reports whether a word names its kind.
+// named reports whether a word begins with its kind, such as "user:".
 func named(s string) bool {
 	return strings.HasPrefix(s, "user:") || strings.HasPrefix(s, "tag:") || strings.HasPrefix(s, "group:") || strings.HasPrefix(s, "device:")
 }
 
-// validWho is of what may stand for people and devices, in tests and questions.
+// validWho reports whether a word may name people or devices in tests and queries.
 func validWho(s string) bool {
 	if kind, name, ok := strings.Cut(s, ":"); ok && named(s) && kind != "device" {
 		return cert.ValidWord(name)
@@ -87,19 +87,19 @@ func validWho(s string) bool {
 	return s != "" && len(s) <= 253 && !strings.ContainsAny(s, " \t\r\n*/\"")
 }
 
-// Decision says whether one may reach another, and why.
+// Decision says whether one node may reach another, and why.
 type Decision struct {
 	Allowed bool   `json:"allowed"`
-	Rule    int    `json:"rule"` // which one decides, from 1; 0: none lets it
-	Line    int    `json:"line"` // of that rule, from 1; 0: there is no rule, or no text
+	Rule    int    `json:"rule"` // the rule that allows it, from 1; 0 if none does
+	Line    int    `json:"line"` // of that rule, from 1; 0 if there is no rule or no text
 	Text    string `json:"text"` // of that rule
-	AES     bool   `json:"aes"`  // it is allowed with AES alone: not if one of the two cannot use it
-	// Open is what src may reach at dst by all rules, in the words of a rule; "" for
-	// nothing.
+	AES     bool   `json:"aes"`  // it is allowed with AES only, so both nodes must be able to use AES
+	// Open lists the ports of dst that all rules together open to src, in the words of a
+	// rule; "" for none.
 	Open string `json:"open"`
 }
 
-// Why is the reason in words.
+// Why returns the reason in words.
 func (d Decision) Why() string {
 	if d.AES {
 		return d.why() + "; with AES alone"
@@ -126,8 +126,8 @@ func cut(s string) string {
 	return s
 }
 
-// Explain decides whether src may reach a port of dst. Of several rules that allow it,
-// the first decides. For icmp, port is ignored.
+// Explain decides whether src may reach a port of dst. If several rules allow it, the
+// decision names the first. For icmp, port is ignored.
 func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
 	var d Decision
 	var open ports
@@ -151,7 +151,7 @@ func (p *Policy) Explain(src, dst Subject, proto string, port uint16) Decision {
 	return d
 }
 
-// opening returns the rules that open a port, whoever they are for.
+// opening returns the rules that open a port, for any source and destination.
 func (c *compiled) opening(proto string, port uint16) Set {
 	s := newSet(len(c.rules))
 	for i := range c.rules {
@@ -165,8 +165,9 @@ func (c *compiled) opening(proto string, port uint16) Set {
 	return s
 }
 
-// lets is Explain for whoever needs no reason: of the rules that name one in From, another
-// in To, and that open a port, whether one is the same. own says that both are of one person.
+// lets is Explain without the reason: it reports whether one rule names the source in From
+// (from), the destination in To (to), and opens the port (open). own says that both have the
+// same owner.
 func (c *compiled) lets(from, to, open Set, own bool) bool {
 	for i, word := range to {
 		if own {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	maxDepth    = 8  // of brackets; a policy has 4
-	maxProblems = 20 // that are reported at once
+	maxDepth    = 8  // of nested brackets; a policy needs 4
+	maxProblems = 20 // reported at once
 )
 
 // Remark is a mistake in a policy, or a warning about it.
@@ -25,7 +25,7 @@ type Remark struct {
 	Text   string `json:"text"`
 }
 
-// String says where and what.
+// String returns the place and the text.
 func (p Remark) String() string {
 	if p.Line == 0 {
 		return p.Text
@@ -33,10 +33,10 @@ func (p Remark) String() string {
 	return fmt.Sprintf("line %d, column %d: %s", p.Line, p.Column, p.Text)
 }
 
-// Error has the mistakes of a policy: at least one, in the order of the text.
+// Error lists the mistakes of a policy: at least one, in the order of the text.
 type Error struct{ Problems []Remark }
 
-// Error returns the first mistake, and how many more there are.
+// Error returns the first mistake, and the number of the others.
 func (e *Error) Error() string {
 	text := "policy: " + e.Problems[0].String()
 	if n := len(e.Problems) - 1; n > 0 {
@@ -51,9 +51,9 @@ type place struct {
 	line, column int
 }
 
-// Parse reads the text of a policy; "" is the starting policy. Unknown words, and text that
-// two programs may understand differently, are errors: a misspelt rule must not silently
-// allow or deny. Errors are an *Error.
+// Parse reads the text of a policy; "" is the starting policy. Unknown words are errors, and
+// so is text that two programs may understand differently: a misspelt rule must not silently
+// allow or deny. Every error is an *Error.
 func Parse(text string) (*Policy, error) {
 	if text == "" {
 		return Starting(), nil
@@ -69,7 +69,7 @@ func parse(text string) (*Policy, error) {
 	if r.scan(); len(r.problems) > 0 {
 		return nil, &Error{r.problems}
 	}
-	// The library wants a line end behind the last comment too.
+	// The library needs a line end after the last comment too.
 	v, err := hujson.Parse(append([]byte(text), '\n'))
 	if err != nil {
 		r.syntax(err)
@@ -87,7 +87,8 @@ func parse(text string) (*Policy, error) {
 }
 
 // Stored reads the text of a policy that is in force. Earlier versions accepted texts that
-// Parse refuses, such as one with a key twice, where the last one counted: it still counts.
+// Parse refuses, such as one that has a key twice; there the last value counted, as it does
+// here.
 func Stored(text string) (*Policy, error) {
 	p, err := Parse(text)
 	if err == nil {
@@ -113,9 +114,9 @@ func Stored(text string) (*Policy, error) {
 type reader struct {
 	text     string
 	ends     []int // of lines
-	chars    []int // before every charBlock bytes, so that a place in a long line is found as fast as in a short one
+	chars    []int // characters before every charBlock bytes, so that a place in a long line is found as fast as in a short one
 	problems []Remark
-	seen     map[string]bool // of Policy.names
+	seen     map[string]bool // the words in Policy.names
 }
 
 func newReader(text string) *reader {
@@ -146,10 +147,11 @@ func (r *reader) at(offset int) (line, column int) {
 	return line + 1, r.charsBefore(offset) - r.charsBefore(start) + 1
 }
 
-// charBlock is in bytes.
+// charBlock is the distance of two entries of reader.chars, in bytes.
 const charBlock = 512
 
-// charsBefore counts the characters before an offset, as far as the text is Unicode.
+// charsBefore counts the characters before an offset. In text that is not UTF-8 the count is
+// only approximate.
 func (r *reader) charsBefore(offset int) (n int) {
 	begin := 0
 	if block := min(offset/charBlock, len(r.chars)-1); block >= 0 {
@@ -168,10 +170,10 @@ func (r *reader) wrong(offset int, format string, args ...any) {
 	r.problems = append(r.problems, Remark{line, column, fmt.Sprintf(format, args...)})
 }
 
-// kinds are the values of JSON in words.
+// kinds names the kinds of JSON values for error texts.
 var kinds = map[hujson.Kind]string{'{': "an object", '[': "a list", '"': "a text", 'n': "null", 't': "true", 'f': "false", '0': "a number"}
 
-// is reports whether a value is of a kind, and notes a mistake if it is not.
+// is reports whether a value is of a kind; if not, it records a mistake.
 func (r *reader) is(v hujson.Value, kind hujson.Kind) bool {
 	if v.Value.Kind() == kind {
 		return true
@@ -201,7 +203,7 @@ func (r *reader) fields(v hujson.Value, want string, f func(name string, v hujso
 	}
 }
 
-// list calls f for each entry of a list, of at most most.
+// list calls f for each entry of a list. More than most entries are a mistake.
 func (r *reader) list(v hujson.Value, most int, what string, f func(v hujson.Value)) {
 	if !r.is(v, '[') {
 		return
@@ -216,7 +218,7 @@ func (r *reader) list(v hujson.Value, most int, what string, f func(v hujson.Val
 	}
 }
 
-// words reads a list of texts, and where they stand. The first offset is the list's.
+// words reads a list of texts and their offsets. The first offset is that of the list itself.
 func (r *reader) words(v hujson.Value) (words []string, offsets []int) {
 	offsets = []int{v.StartOffset}
 	r.list(v, maxWords, "entries in one list", func(v hujson.Value) {
@@ -289,7 +291,7 @@ func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
 	})
 	p.Rules = append(p.Rules, rule)
 	if len(r.problems) > before {
-		return nil // it is incomplete, which may cause further mistakes
+		return nil // checking an incomplete rule would report the same mistake again
 	}
 	ports = rule.check(func(list string, word int, text string) {
 		offsets := at[list]
@@ -313,7 +315,7 @@ func (r *reader) rule(p *Policy, v hujson.Value) (ports []api.PortRange) {
 	return ports
 }
 
-// name notes the first place of a name.
+// name records the first place of a name.
 func (r *reader) name(p *Policy, word string, offset int) {
 	if r.seen[word] || !validSelector(word) || word == "*" {
 		return

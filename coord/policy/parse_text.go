@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// scan finds text that would mislead people or the parser: hidden characters, and quotes,
-// comments and brackets that are not closed or nested too deep.
+// scan finds text that would mislead people or the parser: hidden characters; quotes,
+// comments and brackets that are not closed; and brackets that are nested too deep.
 func (r *reader) scan() {
 	for i, c := range r.text {
 		switch {
@@ -17,7 +17,7 @@ func (r *reader) scan() {
 			r.wrong(i, "this is not Unicode")
 			return
 		case Hidden(c):
-			r.wrong(i, "the character U+%04X is not allowed: it is invisible, or changes how others look", c)
+			r.wrong(i, "the character U+%04X is not allowed: it is invisible, or changes how other characters look", c)
 			return
 		}
 	}
@@ -64,9 +64,9 @@ func (r *reader) scan() {
 	}
 }
 
-// Hidden reports whether a policy must not contain a character, because it is invisible,
-// ends a line for some programs only, or changes how others are shown. Characters that join
-// letters are allowed: some languages need them.
+// Hidden reports whether a policy must not contain a character, because it is invisible, ends
+// a line for some programs only, or changes how other characters are shown. Characters that
+// join letters are allowed: some languages need them.
 func Hidden(c rune) bool {
 	switch {
 	case c < 0xa0:
@@ -79,11 +79,11 @@ func Hidden(c rune) bool {
 	return c <= 0x200f || c >= 0x2028 && c <= 0x202e || c >= 0x2060 && c <= 0x206f || c == 0xfeff || c >= 0xfff9 && c <= 0xfffb || c >= 0xe0000 && c <= 0xe007f
 }
 
-// syntax notes the mistake that the parser has found.
+// syntax records the mistake that the JSON parser found.
 func (r *reader) syntax(err error) {
 	p := Remark{Text: "this is not JSON"}
 	if _, e := fmt.Sscanf(err.Error(), "hujson: line %d, column %d:", &p.Line, &p.Column); e == nil && p.Line > 0 {
-		start := 0 // the parser counts bytes, and sees one line more
+		start := 0 // the parser counts columns in bytes, and lines from 2
 		if p.Line > 1 {
 			start = append(r.ends, len(r.text))[min(p.Line-2, len(r.ends))] + 1
 		}
@@ -92,7 +92,7 @@ func (r *reader) syntax(err error) {
 	switch cause := errors.Unwrap(err); {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		p.Text = "it ends too early"
-	case cause != nil && strings.HasPrefix(cause.Error(), "invalid character"): // the others repeat the text
+	case cause != nil && strings.HasPrefix(cause.Error(), "invalid character"): // other errors repeat the whole text
 		p.Text += ": " + cause.Error()
 	}
 	r.problems = append(r.problems, p)

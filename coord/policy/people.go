@@ -9,14 +9,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// People are what a policy has to know of the people of a network. Certificates name a
-// person, and neither groups, nor whether somebody is suspended, nor whether a device has to
-// be signed in again: so nodes get rules that name people.
+// People is what a policy needs to know about the people of a network. A certificate names a
+// person, but not their groups, whether they are suspended, or whether the device has to be
+// signed in again. So nodes get rules that name people instead of groups.
 type People struct {
-	// Users has everybody by name, with their groups.
+	// Users are all people of the network, by name.
 	Users map[string]Person
-	// Tags are all that devices carry. They are only asked for while somebody is suspended,
-	// or some device is overdue.
+	// Tags are all tags that devices carry. They are needed only while a person is suspended
+	// or a device is overdue.
 	Tags []string
 }
 
@@ -30,26 +30,26 @@ type Person struct {
 	Overdue []cert.NodeID
 }
 
-// maxOverdue bounds what one person adds to the configs of nodes, where overdue devices are
-// listed one by one.
+// maxOverdue bounds how many devices of one person the configs of nodes list as overdue.
 const maxOverdue = 100
 
-// Audience is whom the rules of one policy let in, as nodes have it: "user:NAME" in the
-// place of groups, nobody who is suspended, and while somebody is, each person and each tag
-// in the place of "*". Of who has overdue devices, rules let in the others
-// (api.NotOverdue). It is not changed after it was made.
+// Audience holds, for each rule of a policy, whom it lets in, in the form that nodes get:
+// groups are replaced by their members ("user:NAME"), suspended people are left out, and
+// while a person is suspended or a device is overdue, "*" is replaced by each person and each
+// tag. For people with overdue devices, rules let in only their other devices
+// (api.NotOverdue). An Audience is immutable.
 type Audience struct {
 	from    [][]string // by rule
 	silent  map[string]bool
-	overdue map[string][]cert.NodeID // by the name of who is not silent
-	each    bool                     // some rule names each person and tag
-	members map[string][]string      // of the groups that rules name: their people, sorted
+	overdue map[string][]cert.NodeID // by the name of the person, who is not silent
+	each    bool                     // a rule names each person and tag instead of "*"
+	members map[string][]string      // by group that rules name: its people, sorted
 }
 
-// Audience works out whom the rules let in.
+// Audience computes whom the rules let in.
 func (p *Policy) Audience(people People) *Audience {
 	a := &Audience{from: make([][]string, len(p.compiled.rules)), silent: map[string]bool{}, overdue: map[string][]cert.NodeID{}, members: map[string][]string{}}
-	var all []string // in the place of "*"
+	var all []string // what "*" is replaced by
 	names := slices.Sorted(maps.Keys(people.Users))
 	for _, name := range names {
 		u := people.Users[name]
@@ -104,7 +104,7 @@ func (p *Policy) Audience(people People) *Audience {
 // narrows reports whether "*" does not stand for everybody.
 func (a *Audience) narrows() bool { return len(a.silent)+len(a.overdue) > 0 }
 
-// word is somebody who is not silent, as rules name them.
+// word returns the selector for a person who is not silent.
 func (a *Audience) word(name string) string {
 	if a.overdue[name] != nil {
 		return api.NotOverdue + "user:" + name
@@ -112,7 +112,8 @@ func (a *Audience) word(name string) string {
 	return "user:" + name
 }
 
-// Overdue returns the devices that rules with api.NotOverdue mean.
+// Overdue returns the overdue devices of the people whom these rules select with
+// api.NotOverdue.
 func (a *Audience) Overdue(rules []api.Rule) (ids []cert.NodeID) {
 	seen := map[string]bool{}
 	for _, r := range rules {
@@ -127,18 +128,18 @@ func (a *Audience) Overdue(rules []api.Rule) (ids []cert.NodeID) {
 	return ids
 }
 
-// NamesEach reports whether rules name each person and each tag in the place of "*": then
-// one that is new is in none of them.
+// NamesEach reports whether rules name each person and each tag instead of "*". If so, a new
+// person or tag needs new rules.
 func (a *Audience) NamesEach() bool { return a.each }
 
-// changes reports whether a word of From stands for something else at nodes.
+// changes reports whether a word of From is replaced by others in the rules that nodes get.
 func (a *Audience) changes(word string) bool {
 	kind, name, _ := strings.Cut(word, ":")
 	return word == "*" && a.narrows() || kind == "group" || kind == "user" && (a.silent[name] || a.overdue[name] != nil)
 }
 
-// selfFrom returns who reaches dst by a rule to "self": its owner; and everybody else too,
-// who are from, if the rule names dst besides. words are those of the rule.
+// selfFrom returns who reaches dst by a rule to "self": its owner; and if the rule also names
+// dst directly (direct), all of from. words are the From of the rule.
 func (a *Audience) selfFrom(words, from []string, dst Subject, direct bool) (list []string) {
 	if direct {
 		list = append(list, from...)

@@ -1,5 +1,5 @@
-// Package policy decides who may reach whom. It is pure: attributes in,
-// decisions out; no clock, no database, no goroutine.
+// Package policy decides which nodes may reach which. It is pure: it gets attributes and
+// returns decisions, and uses no clock, no database and no goroutine.
 //
 // A policy is written as HuJSON: JSON with comments and commas at the end of lists. It
 // is a list of rules; what no rule allows is denied. A rule lets the nodes that From
@@ -9,15 +9,15 @@
 //	       (nodes of any user that carry no tag; only to "self"),
 //	       "group:NAME", "tag:NAME"
 //	To     "*", "user:NAME", "group:NAME", "tag:NAME", and "self": nodes
-//	       owned by the user who initiates, with or without tags
+//	       of the user whose node initiates, with or without tags
 //	Ports  "*", or PROTO, PROTO:PORT, PROTO:FIRST-LAST with PROTO one of
 //	       tcp, udp, icmp
-//	AES    true: the rule lets packets through that are encrypted with
-//	       AES-256-GCM, and none of WireGuard
+//	AES    true: the rule lets only packets through that are encrypted
+//	       with AES-256-GCM, and none encrypted with WireGuard's cipher
 //
-// A policy may demand AES of all rules to some devices besides: its AES lists them, as To
-// does without "self". What a device lets in is checked there. A device of an earlier
-// version, which does not know the demand, lets nothing in by such a rule.
+// A policy may also demand AES of all rules to some devices: its AES lists them, in the words
+// of To, without "self". Each device checks what it lets in. A device of an earlier version,
+// which does not know the demand, lets nothing in by such a rule.
 //
 // A tag never takes ownership away: "self" holds for a tagged node of the same
 // owner. But a tagged node acts as its tags, not as its owner: it is not
@@ -25,18 +25,18 @@
 // it initiate nothing.
 //
 // Besides rules, a policy may have tests: who must and who must not reach which ports
-// (expect.go). They run before the policy is put into force. And it may have tagOwners: who,
-// beside the network's admins, may give a tag to devices (tagowners.go).
+// (expect.go). They run before the policy is put into force. And it may have tagOwners: which
+// people, besides the network's admins, may give a tag to devices (tagowners.go).
 //
 //	parse.go       reading the text, and its mistakes by line and column
 //	parse_text.go  mistakes that are found before the text is read as JSON
 //	expect.go      running the tests, and warnings about unknown names
-//	explain.go     may one reach another, and by which rule
-//	diff.go        who gains and who loses access between two policies
+//	explain.go     whether one node may reach another, and by which rule
+//	diff.go        how access differs between two policies
 //	ports.go       sets of ports
 //	compile.go     an index from selectors to the rules that name them
 //	classes.go     which subjects reach which, through that index
-//	reach.go       all that one reaches, and all who reach one
+//	reach.go       all nodes that one node reaches, and all that reach one
 //	tagowners.go   who may give which tag
 //	people.go      who is in a group, who is suspended, and whose devices are overdue: what
 //	               rules say to nodes
@@ -67,25 +67,25 @@ type Subject struct {
 	User   string
 	Groups []string // of the user
 	Tags   []string
-	// Suspended says that the user is, or that the node has to be signed in again: if it acts
-	// as that user, it reaches nothing. Who may reach it still does.
+	// Suspended says that the user is suspended, or that the node has to be signed in again:
+	// a node that acts as that user then reaches nothing. Others may still reach it.
 	Suspended bool
 }
 
 // acts reports whether the node acts as its owner.
 func (s Subject) acts() bool { return len(s.Tags) == 0 && s.User != "" }
 
-// silent reports whether the node reaches nothing because it or its owner may not. One with
-// tags acts as those, whoever joined it.
+// silent reports whether the node reaches nothing because it, or its owner, is suspended. A
+// node with tags acts as its tags, so its owner does not matter.
 func (s Subject) silent() bool { return s.Suspended && s.acts() }
 
 // Policy is an immutable list of rules, and of tests of them.
 type Policy struct {
 	Rules []Rule   `json:"rules"`
 	Tests []Test   `json:"tests,omitempty"`
-	AES   []string `json:"aes,omitempty"` // devices that are reached with AES alone
-	// TagOwners has, by tag without "tag:", who may give it: "user:NAME", "group:NAME",
-	// "role:NAME".
+	AES   []string `json:"aes,omitempty"` // devices to which all access demands AES
+	// TagOwners lists, for each tag (without "tag:"), who may give it: "user:NAME",
+	// "group:NAME", "role:NAME".
 	TagOwners map[string][]string `json:"tagOwners,omitempty"`
 
 	compiled compiled
@@ -97,20 +97,20 @@ type Rule struct {
 	From  []string `json:"from"`
 	To    []string `json:"to"`
 	Ports []string `json:"ports"`
-	AES   bool     `json:"aes,omitempty"` // nothing passes without AES
+	AES   bool     `json:"aes,omitempty"` // lets only packets through that are encrypted with AES
 
-	// Line is where the rule begins in the text, from 1; 0 for one without a text.
+	// Line is the line of the text on which the rule begins, from 1; 0 if there is no text.
 	Line int `json:"-"`
 }
 
-// maxRuleText is how much of a rule is shown, in characters.
+// maxRuleText bounds the text of a rule where it is shown, in characters.
 const maxRuleText = 300
 
-// String is the rule on one line, cut if it is long.
+// String returns the rule as one line of JSON, cut to maxRuleText.
 func (r Rule) String() string {
 	b, err := json.Marshal(r)
 	if err != nil {
-		return "" // it consists of texts
+		return "" // cannot happen: a rule has only texts and a bool
 	}
 	if text := []rune(string(b)); len(text) > maxRuleText {
 		return string(text[:maxRuleText]) + "…"
@@ -118,12 +118,12 @@ func (r Rule) String() string {
 	return string(b)
 }
 
-// StartingText is the policy of a new network as it would be written: a user reaches that
-// user's own devices, and tagged devices initiate nothing.
+// StartingText is the text of the policy of a new network: users reach their own devices, and
+// tagged devices initiate nothing.
 const StartingText = `// Who may reach whom. What no rule allows is denied.
 {
   "rules": [
-    // Everybody reaches the own devices, with and without tags.
+    // Users reach their own devices, with and without tags.
     {"from": ["user:*"], "to": ["self"], "ports": ["*"]},
   ],
 }
@@ -132,10 +132,10 @@ const StartingText = `// Who may reach whom. What no rule allows is denied.
 var starting = sync.OnceValue(func() *Policy {
 	p, err := parse(StartingText)
 	if err != nil {
-		panic(err) // a constant: seen by the first test
+		panic(err) // the text is a constant: any test finds this
 	}
 	for i := range p.Rules {
-		p.Rules[i].Line = 0 // it is nobody's text
+		p.Rules[i].Line = 0 // no person wrote this text
 	}
 	return p
 })
@@ -143,7 +143,7 @@ var starting = sync.OnceValue(func() *Policy {
 // Starting returns the policy of StartingText.
 func Starting() *Policy { return starting() }
 
-// check checks and compiles rules that came without a text.
+// check checks and compiles rules that were not read by Parse.
 func (p *Policy) check() (err error) {
 	ports := make([][]api.PortRange, len(p.Rules))
 	if len(p.Rules) > maxRules {
@@ -162,8 +162,8 @@ func (p *Policy) check() (err error) {
 	return err
 }
 
-// check reports what is wrong with a rule: in which list, and at which of its words, -1
-// for the list. It returns the ports.
+// check calls report for each mistake in a rule, with the list and the index of the word in
+// it, -1 for the list as a whole. It returns the ports of the rule.
 func (r Rule) check(report func(list string, word int, text string)) (ports []api.PortRange) {
 	for _, l := range []struct {
 		name string
@@ -199,7 +199,7 @@ func (r Rule) check(report func(list string, word int, text string)) (ports []ap
 	return ports
 }
 
-// quoted is a word of a policy in an error.
+// quoted returns a word of a policy for an error text: in quotes, and cut to 80 characters.
 func quoted(s string) string {
 	if r := []rune(s); len(r) > 80 {
 		s = string(r[:80]) + "…"
@@ -239,8 +239,8 @@ func parsePorts(s string) (api.PortRange, error) {
 	return api.PortRange{Proto: proto, First: uint16(first), Last: uint16(last)}, nil
 }
 
-// Reaches reports whether src may reach dst at any port: then src may also
-// see dst in the directory.
+// Reaches reports whether src may reach dst at any port. If so, src may also see dst in the
+// directory.
 func (p *Policy) Reaches(src, dst Subject) bool {
 	from := p.compiled.rulesOf(src)
 	if src.acts() && src.User == dst.User && from.meets(p.compiled.self) {
@@ -249,17 +249,17 @@ func (p *Policy) Reaches(src, dst Subject) bool {
 	return from.meets(p.compiled.rulesTo(p.compiled.selectorsOf(dst)))
 }
 
-// Initiates reports whether src may reach anybody, if only there were the
-// right node: then it makes sense for src to hold the directory.
+// Initiates reports whether a rule lets src reach some node, whether or not such a node
+// exists now. If not, src needs no directory.
 func (p *Policy) Initiates(src Subject) bool {
 	from := p.compiled.rulesOf(src)
 	return len(src.Tags) == 0 && !from.empty() || from.meets(p.compiled.direct)
 }
 
-// RulesFor returns the rules as dst enforces them: who may reach it, where. audience is of
-// this policy. The result's size depends on the policy and the people that its groups
-// stand for, never on the number of nodes. Rules share what they hold with the audience: it
-// must not be changed.
+// RulesFor returns the rules as dst enforces them: who may reach it, and at which ports.
+// audience is one of this policy. The size of the result depends on the policy and on the
+// people in its groups, never on the number of nodes. The rules share memory with the
+// audience and must not be changed.
 func (p *Policy) RulesFor(dst Subject, audience *Audience) []api.Rule {
 	rules := []api.Rule{}
 	selectors := p.compiled.selectorsOf(dst)
@@ -283,7 +283,7 @@ func (p *Policy) RulesFor(dst Subject, audience *Audience) []api.Rule {
 	return rules
 }
 
-// aesOnly returns selectors that select nobody without AES.
+// aesOnly marks selectors so that they select only nodes that use AES.
 func aesOnly(selectors []string) (list []string) {
 	for _, s := range selectors {
 		list = append(list, api.AESOnly+s)

@@ -10,7 +10,7 @@ import (
 
 // ports is a set of ports.
 type ports struct {
-	tcp, udp []span // sorted, apart from each other
+	tcp, udp []span // sorted; no two touch
 	icmp     bool
 	other    bool // protocols without ports
 }
@@ -20,7 +20,7 @@ type span struct{ first, last int }
 
 var anyPort = []span{{0, 65535}}
 
-// add adds what a rule opens.
+// add adds the ports that a rule opens.
 func (p *ports) add(r api.PortRange) {
 	s := span{int(r.First), int(r.Last)}
 	switch r.Proto {
@@ -49,7 +49,7 @@ func merged(spans []span) (out []span) {
 	return out
 }
 
-// without returns what is in p and not in o.
+// without returns the ports that are in p and not in o.
 func (p ports) without(o ports) ports {
 	return ports{apart(p.tcp, o.tcp), apart(p.udp, o.udp), p.icmp && !o.icmp, p.other && !o.other}
 }
@@ -88,7 +88,7 @@ func (p ports) has(proto string, port uint16) bool {
 	return false
 }
 
-// String is the set in the words of a rule, separated by ", "; "" for none.
+// String returns the set in the words of a rule, separated by ", "; "" for none.
 func (p ports) String() string {
 	var words []string
 	all := func(spans []span) bool { return slices.Equal(spans, anyPort) }

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// Group is some of many subjects: those that one reaches by the same rules, or that reach
-// one by the same.
+// Group is subjects that one node reaches by the same rules, or that reach one node by the
+// same rules.
 type Group struct {
-	Rules   []int  // numbers of them, from 0, in order
-	Members []int  // numbers of the subjects, in order
-	Ports   string // that all these rules open, in the words of a rule
+	Rules   []int  // indexes of the rules, ascending
+	Members []int  // indexes of the subjects, ascending
+	Ports   string // all ports that these rules open, in the words of a rule
 }
 
-// Reached groups those that src reaches, in the order of the rules.
+// Reached groups the subjects of dst that src reaches, in the order of the rules.
 func (p *Policy) Reached(src Subject, dst []Subject) []Group {
 	return p.group(len(dst), func(i int) Set { return p.compiled.between(src, dst[i]) })
 }
 
-// Reaching groups those that reach dst, in the order of the rules.
+// Reaching groups the subjects of src that reach dst, in the order of the rules.
 func (p *Policy) Reaching(dst Subject, src []Subject) []Group {
 	return p.group(len(src), func(i int) Set { return p.compiled.between(src[i], dst) })
 }

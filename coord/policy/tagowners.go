@@ -10,13 +10,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// maxTagOwners bounds the tags that have owners.
+// maxTagOwners bounds the number of tags with owners.
 const maxTagOwners = 1000
 
 // tagRoles are the words of "role:".
 const tagRoles = "owner, admin, operator, auditor, member"
 
-// tagOwners reads the section of this name: {"tag:NAME": ["user:NAME", ...]}.
+// tagOwners reads the field tagOwners: {"tag:NAME": ["user:NAME", ...]}.
 func (r *reader) tagOwners(p *Policy, v hujson.Value) {
 	if !r.is(v, '{') {
 		return
@@ -55,8 +55,8 @@ func (r *reader) tagOwners(p *Policy, v hujson.Value) {
 	}
 }
 
-// OwnsTag reports whether a person in some groups, or a role, is among those who may give a
-// tag; listed is whether the policy says anything about the tag.
+// OwnsTag reports whether the policy lets a user with these groups and this role give a tag.
+// listed reports whether the policy has owners for the tag at all.
 func (p *Policy) OwnsTag(tag, user string, groups []string, role string) (owns, listed bool) {
 	list, listed := p.TagOwners[tag]
 	return slices.ContainsFunc(list, func(w string) bool {
@@ -71,14 +71,14 @@ func (p *Policy) OwnsTag(tag, user string, groups []string, role string) (owns, 
 	}), listed
 }
 
-// TagChange is a tag that two policies give other owners. Neither list is nil.
+// TagChange is a tag whose owners differ between two policies. Neither list is nil.
 type TagChange struct {
 	Tag    string   `json:"tag"`
 	Before []string `json:"before"`
 	After  []string `json:"after"`
 }
 
-// DiffTagOwners compares who may give tags, by tag.
+// DiffTagOwners returns the tags whose owners differ between two policies, by tag.
 func DiffTagOwners(before, after *Policy) (list []TagChange) {
 	tags := slices.Concat(slices.Collect(maps.Keys(before.TagOwners)), slices.Collect(maps.Keys(after.TagOwners)))
 	slices.Sort(tags)

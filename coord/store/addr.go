@@ -9,13 +9,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// Addresses are handed out in order, from where the last one was found, so
-// that a join costs the same with ten nodes as with 50,000, and an address
-// comes back as late as possible. A node's IPv6 address carries its IPv4
-// address in its last 32 bits and needs no bookkeeping of its own.
+// The search for a free address starts after the last one that was given out. So a join costs
+// the same with ten nodes as with 50,000, and a freed address is used again as late as
+// possible. A node's IPv6 address carries its IPv4 address in its last 32 bits and needs no
+// bookkeeping of its own.
 
-// Quarantine is how long a freed address stays unused, longer than anybody
-// caches who had it.
+// Quarantine is how long a freed address stays unused: longer than any node caches which
+// device had it.
 const Quarantine = time.Hour
 
 // ServiceIPv4 is the overlay's own address (DNS), never a node's.
@@ -38,8 +38,8 @@ func IPv4Of(prefix netip.Prefix, v6 netip.Addr) (v4 netip.Addr, ok bool) {
 	return v4, IPv6Of(prefix, v4) == v6
 }
 
-// usableIPv4 keeps clear of addresses that some program or person will take
-// for a network's or broadcast address, and of the service address.
+// usableIPv4 reports whether a node may have an address. It excludes those that programs or
+// people could take for a network or broadcast address, and the service address.
 func usableIPv4(prefix netip.Prefix, a uint32) bool {
 	last := a & 0xff
 	if last == 0 || last == 255 || a == toUint32(ServiceIPv4) {
@@ -50,17 +50,15 @@ func usableIPv4(prefix netip.Prefix, a uint32) bool {
 	return a != first && uint64(a-first) != size-1
 }
 
-// poolSize is how many addresses of a range are handed out: no more than have
-// different low 22 bits, by which programs on the nodes tell their peers apart
-// (package loopback).
+// poolSize is how many addresses of a range are used: no more than have different low 22
+// bits, because nodes tell peers apart by these bits (package loopback).
 func poolSize(prefix netip.Prefix) uint64 { return 1 << min(32-prefix.Bits(), 22) }
 
-// tries bounds the linear search before it jumps elsewhere.
+// tries bounds the linear search before it continues elsewhere.
 const tries = 32
 
-// AllocIPv4 finds an address of the prefix that no node has and that is not in
-// quarantine: ErrFull when there is none. It is the node's once the node row
-// is inserted in the same transaction.
+// AllocIPv4 returns an address of the prefix that no node has and that is not in quarantine,
+// or ErrFull. The caller inserts the node's row in the same transaction.
 func (tx *Tx) AllocIPv4(id cert.NetworkID, prefix netip.Prefix, now time.Time) (netip.Addr, error) {
 	first, size := toUint32(prefix.Masked().Addr()), poolSize(prefix)
 	var cursor uint32
@@ -103,8 +101,7 @@ func (r *Reader) freeIPv4(id cert.NetworkID, a uint32, now time.Time) (free bool
 	return free, err
 }
 
-// firstGap walks all used addresses in order: only for a pool that is nearly
-// full.
+// firstGap reads all used addresses in order. It is called only when the pool is nearly full.
 func (r *Reader) firstGap(id cert.NetworkID, prefix netip.Prefix, now time.Time) (uint32, error) {
 	first := toUint32(prefix.Masked().Addr())
 	end := uint64(first) + poolSize(prefix)
@@ -139,7 +136,7 @@ func (r *Reader) firstGap(id cert.NetworkID, prefix netip.Prefix, now time.Time)
 	return uint32(next), nil
 }
 
-// free puts an address into quarantine.
+// freeAddr puts an address into quarantine.
 func (tx *Tx) freeAddr(id cert.NetworkID, a netip.Addr, now time.Time) error {
 	return tx.exec(`INSERT INTO freed (network_id, ipv4, until) VALUES ($1,$2,$3)
 		ON CONFLICT (network_id, ipv4) DO UPDATE SET until = excluded.until`,

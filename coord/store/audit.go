@@ -14,9 +14,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// The audit of a network: rows that are added at the end and hang together by
-// their hashes (coord/audit). Adding goes on from the stored head, not from the
-// last row: were rows taken away, the gap stays and is found.
+// The audit of a network: rows that are only appended and are chained by their hashes
+// (coord/audit). Appending continues from the stored head, not from the last row: if rows are
+// removed, the gap stays and is found.
 
 // ErrAudit is wrapped when a record cannot follow what is stored, because the
 // audit was tampered with or damaged.
@@ -26,11 +26,11 @@ var ErrAudit = errors.New("the stored audit does not fit its head: run weft-serv
 type auditEnd struct {
 	seq    uint64
 	hash   audit.Hash
-	signed uint64 // the seq that the stored head speaks of
+	signed uint64 // the seq in the stored head
 }
 
-// audits are the ends of a batch, read when the first record comes. A write that
-// fails gets back what was before it.
+// audits holds the end of each audit during a batch; it is read at the first record. A write
+// that fails restores the former value.
 type audits struct{ of map[cert.NetworkID]auditEnd }
 
 func (a *audits) clone() audits { return audits{maps.Clone(a.of)} }
@@ -42,7 +42,7 @@ func (a *audits) set(id cert.NetworkID, e auditEnd) {
 	a.of[id] = e
 }
 
-// signed refuses a batch that would leave records without a head.
+// signed returns an error if the batch has appended records without a signed head.
 func (a *audits) signed() error {
 	for id, e := range a.of {
 		if e.seq != e.signed {
@@ -52,8 +52,8 @@ func (a *audits) signed() error {
 	return nil
 }
 
-// AuditEnd returns the last record of the audit as this transaction sees it, as a
-// head that is not signed. With it, SetAuditHead signs for a whole batch at once.
+// AuditEnd returns the last record of the audit as this transaction sees it, as an unsigned
+// head. Signed and stored with SetAuditHead, it covers the whole batch.
 func (tx *Tx) AuditEnd(id cert.NetworkID) (audit.Head, error) {
 	e, ok := tx.audit.of[id]
 	if !ok {
@@ -70,9 +70,9 @@ func (tx *Tx) AuditEnd(id cert.NetworkID) (audit.Head, error) {
 	return audit.Head{Network: id, Seq: e.seq, Hash: e.hash}, nil
 }
 
-// AppendAudit adds records at the end of the network's audit, cleaned, and sets
-// their Seq. Before the end of the batch SetAuditHead has to be called, or the
-// batch fails: see Options.Seal. ErrAudit is wrapped when they do not fit.
+// AppendAudit cleans records (audit.Record.Clean), appends them to the network's audit and
+// sets their Seq. SetAuditHead must be called before the end of the batch, or the batch
+// fails: see Options.Seal. The error wraps ErrAudit if they cannot follow what is stored.
 func (tx *Tx) AppendAudit(id cert.NetworkID, records ...*audit.Record) error {
 	head, err := tx.AuditEnd(id)
 	if err != nil {
@@ -91,7 +91,7 @@ func (tx *Tx) AppendAudit(id cert.NetworkID, records ...*audit.Record) error {
 		err := tx.exec(`INSERT INTO audit (network_id, seq, at, op, user_id, user_name, target_id, target_name, hash, record) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`,
 			id[:], int64(r.Seq), r.At.UnixMilli(), r.Op, r.UserID, r.User, r.ID, r.Name, e.hash[:], buf)
 		if isUnique(err, "audit.") {
-			err = fmt.Errorf("record %d is there already, and the head says %d: %w", r.Seq, head.Seq, ErrAudit)
+			err = fmt.Errorf("record %d exists already, but the head says that %d is the last: %w", r.Seq, head.Seq, ErrAudit)
 		}
 		if err != nil {
 			return fmt.Errorf("append to the audit: %w", err)
@@ -101,14 +101,14 @@ func (tx *Tx) AppendAudit(id cert.NetworkID, records ...*audit.Record) error {
 	return nil
 }
 
-// SetAuditHead stores the signed head of what the audit ends with.
+// SetAuditHead stores the signed head for the end of the audit.
 func (tx *Tx) SetAuditHead(h audit.Head) error {
 	end, err := tx.AuditEnd(h.Network)
 	if err != nil {
 		return err
 	}
 	if h.Seq != end.Seq || h.Hash != end.Hash {
-		return fmt.Errorf("store the audit's head: it is of record %d, the last one is %d", h.Seq, end.Seq)
+		return fmt.Errorf("store the audit's head: it is for record %d, but the last record is %d", h.Seq, end.Seq)
 	}
 	if err := tx.exec(`INSERT INTO audit_heads (network_id, seq, hash, signed_at, signature) VALUES ($1,$2,$3,$4,$5)
 		ON CONFLICT (network_id) DO UPDATE SET seq=excluded.seq, hash=excluded.hash, signed_at=excluded.signed_at, signature=excluded.signature`,
@@ -123,14 +123,14 @@ func signed(h audit.Head) []any {
 	return []any{h.Network[:], int64(h.Seq), h.Hash[:], h.At.UnixMilli(), h.Signature}
 }
 
-// AuditHead returns the stored head of the network's audit, not verified;
-// ErrNotFound when nothing was ever recorded.
+// AuditHead returns the stored head of the network's audit, not verified; ErrNotFound if
+// there is no record yet.
 func (r *Reader) AuditHead(id cert.NetworkID) (audit.Head, error) {
 	return r.auditSigned(`SELECT seq, hash, signed_at, signature FROM audit_heads WHERE network_id=$1`, id)
 }
 
-// AuditCheckpoint returns the checkpoint behind which the audit begins, not
-// verified; ErrNotFound when nothing was ever removed.
+// AuditCheckpoint returns the checkpoint after which the audit begins, not verified;
+// ErrNotFound if no records were removed yet.
 func (r *Reader) AuditCheckpoint(id cert.NetworkID) (audit.Checkpoint, error) {
 	h, err := r.auditSigned(`SELECT seq, hash, signed_at, signature FROM audit_checkpoints WHERE network_id=$1`, id)
 	return audit.Checkpoint(h), err
@@ -141,7 +141,7 @@ func (r *Reader) auditSigned(query string, id cert.NetworkID) (audit.Head, error
 	var seq, at int64
 	var hash []byte
 	if err := r.row(query, []any{id[:]}, &seq, &hash, &at, &h.Signature); err != nil {
-		return audit.Head{}, fmt.Errorf("read what is signed of the audit: %w", err)
+		return audit.Head{}, fmt.Errorf("read the signed head or checkpoint of the audit: %w", err)
 	}
 	h.Seq, h.At = uint64(seq), time.UnixMilli(at).UTC()
 	copy(h.Hash[:], hash)
@@ -152,14 +152,14 @@ func (r *Reader) auditSigned(query string, id cert.NetworkID) (audit.Head, error
 type AuditFilter struct {
 	Since  time.Time `json:"since"`  // at or after; zero for any
 	Until  time.Time `json:"until"`  // before; zero for any
-	Op     string    `json:"op"`     // what op begins with
+	Op     string    `json:"op"`     // a prefix of op
 	User   string    `json:"user"`   // id or name
 	Target string    `json:"target"` // id or name
-	Cursor uint64    `json:"cursor"` // go on behind the record with this number; 0 begins
+	Cursor uint64    `json:"cursor"` // continue after the record with this number; 0 begins
 	Limit  int       `json:"limit"`  // 0 for no limit
 	Oldest bool      `json:"oldest"` // oldest first
-	// Refused is what was refused alone, Via what came in that way alone ("" for any). No
-	// column says that, so EachAudit leaves both to its caller.
+	// Refused selects only refusals, Via only records with this Via ("" for any). No column
+	// has these, so EachAudit ignores them and its caller checks them.
 	Refused bool   `json:"refused"`
 	Via     string `json:"via"`
 }
@@ -182,8 +182,8 @@ func (r *Reader) EachAudit(id cert.NetworkID, w AuditFilter, f func(audit.Record
 	})
 }
 
-// query makes few texts, so that each is prepared once. Where there is no target,
-// rows are looked at one by one from the wanted end on.
+// query returns one of few texts, so that each is prepared once. Without a target, rows are
+// examined one by one from the wanted end on.
 func (w AuditFilter) query(id cert.NetworkID) (string, []any) {
 	const forever = int64(1) << 62
 	since, until, limit, cursor := int64(0), forever, forever, int64(w.Cursor)
@@ -209,15 +209,16 @@ func (w AuditFilter) query(id cert.NetworkID) (string, []any) {
 	if w.Target == "" {
 		return query + beyond + order, args
 	}
-	// An OR would have all rows read; so each name has its index.
+	// With OR, SQLite would read all rows. With UNION it uses one index for the id and one
+	// for the name.
 	query += ` AND seq IN (SELECT seq FROM audit WHERE network_id=$1 AND target_id=$8` + beyond + ` UNION SELECT seq FROM audit WHERE network_id=$1 AND target_name=$8` + beyond + `)`
 	return query + order, append(args, w.Target)
 }
 
-// VerifyAudit checks the whole audit of the network against its signed head and
-// checkpoint, and against a head that was kept outside when outside is not nil.
-// cas is the CA that founded the network, with the successors that are trusted.
-// What is wrong first is a *audit.Fault.
+// VerifyAudit checks the whole audit of the network against its signed head and checkpoint
+// and, unless outside is nil, against a head that was saved elsewhere. cas are the CA that
+// founded the network and its trusted successors. The first fault is returned as a
+// *audit.Fault.
 func (r *Reader) VerifyAudit(id cert.NetworkID, cas []*x509.Certificate, outside *audit.Head) (audit.Report, error) {
 	claims := audit.Claims{Network: id, CAs: cas, Outside: outside}
 	if h, err := r.AuditHead(id); err == nil {
@@ -258,9 +259,9 @@ func (r *Reader) auditRows(id cert.NetworkID, limit int64) iter.Seq2[audit.Row, 
 	}
 }
 
-// strictly scans a value into an *int64, *string or *[]byte, as good as until the
-// next row, and notes the column when it is of another type. SQLite stores whatever
-// it is given in a column, and finds a blob by no text.
+// strictly scans a value into an *int64, *string or *[]byte, which is valid until the next
+// row. It records the name of a column whose value has another type: SQLite stores values of
+// any type in a column, and does not find a blob by a text.
 type strictly struct {
 	column string
 	to     any
@@ -283,10 +284,10 @@ func (s *strictly) Scan(v any) error {
 	return nil
 }
 
-// AuditCut returns up to which record the audit can be trimmed when all before
-// that time is to go, as a checkpoint that is not signed: at most limit records at
-// once, so that nobody waits long. ErrNotFound when there is none. What is not
-// right is not to go: the error is then a *audit.Fault.
+// AuditCut returns, as an unsigned checkpoint, up to which record the audit can be trimmed to
+// remove all from before a time: at most limit records at once, so that other writes do not
+// wait long. ErrNotFound if there is none. Records that do not verify are not removed: the
+// error is then a *audit.Fault.
 func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit.Checkpoint, error) {
 	start, err := r.auditStart(id)
 	if err != nil {
@@ -295,8 +296,8 @@ func (r *Reader) AuditCut(id cert.NetworkID, before time.Time, limit int) (audit
 	chain := audit.Follow(id, start)
 	old := false
 	for row, err := range r.auditRows(id, int64(limit)) {
-		// A clock that went back leaves older times behind newer ones: what goes
-		// ends before the first record that is to stay.
+		// After a clock was set back, older times follow newer ones: the cut is before the
+		// first record that has to stay.
 		if err == nil && row.At >= before.UnixMilli() {
 			break
 		}
@@ -327,7 +328,7 @@ func (tx *Tx) SetAuditSettings(id cert.NetworkID, settings string) error {
 	return tx.changed(`UPDATE networks SET audit=$2 WHERE network_id=$1`, id[:], settings)
 }
 
-// auditStart is AuditCheckpoint with nil for none.
+// auditStart is AuditCheckpoint, but returns nil if there is none.
 func (r *Reader) auditStart(id cert.NetworkID) (*audit.Checkpoint, error) {
 	c, err := r.AuditCheckpoint(id)
 	if errors.Is(err, ErrNotFound) {
@@ -336,8 +337,8 @@ func (r *Reader) auditStart(id cert.NetworkID) (*audit.Checkpoint, error) {
 	return &c, err
 }
 
-// TrimAudit removes the records up to the signed checkpoint and stores it. It
-// refuses, with ErrAudit, one that does not say what is stored.
+// TrimAudit removes the records up to the signed checkpoint and stores it. The error wraps
+// ErrAudit if the checkpoint does not match the stored record.
 func (tx *Tx) TrimAudit(c audit.Checkpoint) error {
 	var hash []byte
 	err := tx.row(`SELECT hash FROM audit WHERE network_id=$1 AND seq=$2`, []any{c.Network[:], int64(c.Seq)}, &hash)

@@ -7,16 +7,16 @@ import (
 	"weft/overlay/cert"
 )
 
-// maxBrowsers bounds the browsers that are known of one user.
+// maxBrowsers bounds the browsers remembered for one user.
 const maxBrowsers = 20
 
-// KnowBrowser notes that a user has signed in with a browser, whose token has this
-// hash, and forgets the least recently seen above the bound.
+// KnowBrowser stores that a user has signed in with the browser whose token has this hash,
+// and deletes the least recently seen browsers above the bound.
 func (tx *Tx) KnowBrowser(id cert.NetworkID, userID string, hash [32]byte, now time.Time) error {
 	err := tx.exec(`INSERT INTO browsers (network_id, user_id, token_hash, seen_at) VALUES ($1,$2,$3,$4)
 		ON CONFLICT (network_id, user_id, token_hash) DO UPDATE SET seen_at=excluded.seen_at`, id[:], userID, hash[:], now.Unix())
 	if err != nil {
-		return fmt.Errorf("note browser: %w", err)
+		return fmt.Errorf("store browser: %w", err)
 	}
 	return tx.exec(`DELETE FROM browsers WHERE network_id=$1 AND user_id=$2 AND token_hash <> $3 AND token_hash IN
 		(SELECT token_hash FROM browsers WHERE network_id=$1 AND user_id=$2 ORDER BY seen_at DESC, token_hash LIMIT 1000 OFFSET $4)`,
@@ -30,7 +30,7 @@ func (r *Reader) KnowsBrowser(id cert.NetworkID, userID string, hash [32]byte, s
 	return known, err
 }
 
-// ForgetBrowsers forgets all browsers of a user.
+// ForgetBrowsers deletes all browsers of a user.
 func (tx *Tx) ForgetBrowsers(id cert.NetworkID, userID string) error {
 	return tx.exec(`DELETE FROM browsers WHERE network_id=$1 AND user_id=$2`, id[:], userID)
 }

@@ -10,27 +10,27 @@ import (
 // ChangeKind says what changed. The words are stored.
 type ChangeKind string
 
-// The kinds of changes. ID is of a node unless it says otherwise.
+// The kinds of changes. The ID is that of a node, if nothing else is said.
 const (
 	DeviceJoined   ChangeKind = "device.joined"
 	DeviceRenamed  ChangeKind = "device.renamed" // or its former names changed
-	DeviceRenewed  ChangeKind = "device.renewed" // others see another certificate, and the same names
-	DeviceMoved    ChangeKind = "device.moved"   // its tags or its owner: others see it, and it sees others
+	DeviceRenewed  ChangeKind = "device.renewed" // it has a new certificate, and the same names
+	DeviceMoved    ChangeKind = "device.moved"   // its tags or its owner changed, and so which nodes see it and which it sees
 	DeviceRemoved  ChangeKind = "device.removed"
 	DeviceConfig   ChangeKind = "device.config" // its own config
-	ConfigChanged  ChangeKind = "config"        // everybody's config; no ID
-	DNSChanged     ChangeKind = "dns"           // what the owner decided about names; no ID
+	ConfigChanged  ChangeKind = "config"        // the config of all nodes; no ID
+	DNSChanged     ChangeKind = "dns"           // the network's DNS settings; no ID
 	RelaysChanged  ChangeKind = "relays"        // no ID
 	PolicyChanged  ChangeKind = "policy"        // no ID
 	CRLChanged     ChangeKind = "crl"           // no ID
-	UserChanged    ChangeKind = "user"          // ID of the user, who may be gone
+	UserChanged    ChangeKind = "user"          // ID of the user, who may be deleted
 	HookChanged    ChangeKind = "webhook"       // ID of the webhook
-	OverdueChanged ChangeKind = "user.overdue"  // ID of the user: which of its devices are
-	SignInChanged  ChangeKind = "sign-in"       // what is demanded of who signs in; no ID
-	AuditChanged   ChangeKind = "audit"         // what the owner decided about the audit; no ID
+	OverdueChanged ChangeKind = "user.overdue"  // ID of the user: which of its devices are overdue
+	SignInChanged  ChangeKind = "sign-in"       // the demands on signing in; no ID
+	AuditChanged   ChangeKind = "audit"         // the settings of the audit; no ID
 )
 
-// ofNames reports whether names lead elsewhere after such a change.
+// ofNames reports whether names may resolve differently after such a change.
 func (k ChangeKind) ofNames() bool {
 	switch k {
 	case DeviceJoined, DeviceRenamed, DeviceMoved, DeviceRemoved, DNSChanged, PolicyChanged:
@@ -39,7 +39,7 @@ func (k ChangeKind) ofNames() bool {
 	return false
 }
 
-// changesKeep is how long changes are kept: whoever has not followed them by then reads
+// changesKeep is how long changes are stored. A reader that is further behind reads
 // everything anew.
 const changesKeep = 24 * time.Hour
 
@@ -55,7 +55,7 @@ func (tx *Tx) AddChanges(id cert.NetworkID, changes []Change, now time.Time) err
 	var names uint64
 	for _, c := range changes {
 		if err := tx.exec(`INSERT INTO changes (network_id, n, kind, id, at) VALUES ($1,$2,$3,$4,$5) ON CONFLICT DO NOTHING`, id[:], c.N, string(c.Kind), c.ID, now.Unix()); err != nil {
-			return fmt.Errorf("note change %s: %w", c.Kind, err)
+			return fmt.Errorf("store change %s: %w", c.Kind, err)
 		}
 		if c.Kind.ofNames() {
 			names = max(names, c.N)

@@ -13,8 +13,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// Check reads the whole database at path, also while a server has it open, and
-// returns what is wrong with it. fs.ErrNotExist is wrapped when there is none.
+// Check reads the whole database at path, also while a server has it open, and returns the
+// first damage as an error. The error wraps fs.ErrNotExist if there is no database.
 func Check(ctx context.Context, path string) error {
 	db, err := openToRead(path)
 	if err != nil {
@@ -31,7 +31,7 @@ func Check(ctx context.Context, path string) error {
 	return nil
 }
 
-// openToRead opens the database at path, and changes nothing in it.
+// openToRead opens the database at path read-only.
 func openToRead(path string) (*sql.DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
@@ -44,8 +44,8 @@ func openToRead(path string) (*sql.DB, error) {
 	return sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String())
 }
 
-// AuditHeadIn returns the head of the audit in the database at path, of whichever
-// schema; nil when nothing was recorded in it.
+// AuditHeadIn returns the head of the audit in the database at path, of any schema; nil if it
+// has no audit records.
 func AuditHeadIn(ctx context.Context, path string) (*audit.Head, error) {
 	db, err := openToRead(path)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What Go values look like in columns.
+// How Go values are stored in columns.
 
 // fromUnix is the inverse of time.Time.Unix for a stored time.
 func fromUnix(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
@@ -33,7 +33,7 @@ func (n nullTime) Scan(v any) error {
 	return nil
 }
 
-// stored scans a time that is always there.
+// stored scans a time that is never NULL.
 type stored struct{ t *time.Time }
 
 func (s stored) Scan(v any) error { return nullTime(s).Scan(v) }
@@ -53,11 +53,11 @@ func SplitTags(s string) []string {
 	return strings.Split(s, ",")
 }
 
-// Class is all that policy looks at in a node: its owner and its tags. Nodes
-// of one class see and are seen alike.
+// Class combines all attributes of a node that policy depends on: its owner and its tags.
+// Nodes of one class see the same nodes and are seen by the same.
 func Class(userID, tags string) string { return userID + "/" + tags }
 
-// ClassOf splits what Class joined. User ids hold no slash.
+// ClassOf is the inverse of Class. User ids contain no slash.
 func ClassOf(class string) (userID string, tags []string) {
 	userID, t, _ := strings.Cut(class, "/")
 	return userID, SplitTags(t)

@@ -9,13 +9,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// DefaultAliasDays is for how long a former name leads to its device, in days, as long
-// as the owner has decided nothing else.
+// DefaultAliasDays is for how many days a former name leads to its device if the network's
+// owner has set nothing else.
 const DefaultAliasDays = 14
 
-// DNS is what the owner decided about names: what every node gets, and what is for the
-// server alone. What is of single devices is not in it: Aliases and Wildcards are empty.
-// No list is nil. A value of Reader.DNS must not be changed: WithRecords makes another.
+// DNS is the network's DNS settings: those that every node gets, and those that only the
+// server uses. Settings of single devices are not in it: Aliases and Wildcards are empty. No
+// list is nil. A value of Reader.DNS must not be changed; WithRecords makes a copy.
 type DNS struct {
 	api.DNS
 	// Records are the rows of DNS.Records, in the same order.
@@ -23,15 +23,14 @@ type DNS struct {
 	AliasDays int         `json:"alias_days"` // for how long a former name leads to its device
 }
 
-// DNSRecord is a record beside the devices' own names.
+// DNSRecord is a record in addition to the devices' own names.
 type DNSRecord struct {
 	ID string `json:"id"`
 	api.DNSRecord
 	Created time.Time `json:"-"`
 }
 
-// WithRecords returns the same with these records, and with empty lists in the place of
-// nil ones.
+// WithRecords returns a copy with these records, and with empty lists instead of nil.
 func (d DNS) WithRecords(records []DNSRecord) DNS {
 	d.Records, d.DNS.Records = filled(records), []api.DNSRecord{}
 	for _, r := range records {
@@ -61,8 +60,7 @@ func filled[T any](list []T) []T {
 	return list
 }
 
-// DNS returns what the owner decided about names, the records in the order of their
-// names.
+// DNS returns the network's DNS settings, the records sorted by name.
 func (r *Reader) DNS(id cert.NetworkID) (DNS, error) {
 	d := DNS{AliasDays: DefaultAliasDays}
 	var text string
@@ -87,7 +85,7 @@ func (r *Reader) DNS(id cert.NetworkID) (DNS, error) {
 	return d.WithRecords(records), nil
 }
 
-// SetDNS stores what the owner decided about names, but for the records.
+// SetDNS stores the network's DNS settings without the records.
 func (tx *Tx) SetDNS(id cert.NetworkID, d DNS) error {
 	text, err := json.Marshal(d.WithRecords(nil))
 	if err != nil {
@@ -106,7 +104,7 @@ func (tx *Tx) InsertDNSRecord(id cert.NetworkID, r DNSRecord) error {
 	return nil
 }
 
-// DeleteDNSRecord deletes a record; its name may be a device's again.
+// DeleteDNSRecord deletes a record; a device may have its name from then on.
 func (tx *Tx) DeleteDNSRecord(id cert.NetworkID, r DNSRecord) error {
 	if err := tx.changed(`DELETE FROM dns_records WHERE network_id=$1 AND record_id=$2`, id[:], r.ID); err != nil {
 		return fmt.Errorf("delete record %s: %w", r.Name, err)
@@ -120,8 +118,7 @@ type Alias struct {
 	NodeID cert.NodeID `json:"id"`
 }
 
-// Aliases lists the former names of a node (all nodes for nil), the one that
-// ends first before others.
+// Aliases lists the former names of a node (of all nodes for nil), the first to end first.
 func (r *Reader) Aliases(id cert.NetworkID, node *cert.NodeID) (list []Alias, err error) {
 	query, args := `SELECT name, node_id, until FROM aliases WHERE network_id=$1 ORDER BY until, name`, []any{id[:]}
 	if node != nil {
@@ -180,12 +177,12 @@ func (r *Reader) NodeByAlias(id cert.NetworkID, name string, now time.Time) (Nod
 func (tx *Tx) AddAlias(id cert.NetworkID, a Alias) error {
 	err := tx.exec(`INSERT INTO aliases (network_id, name, node_id, until) VALUES ($1,$2,$3,$4)`, id[:], a.Name, a.NodeID[:], a.Until.Unix())
 	if err != nil {
-		return fmt.Errorf("keep the former name %s: %w", a.Name, err)
+		return fmt.Errorf("store the former name %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-// RemoveAlias ends an alias. free lets others have the name.
+// RemoveAlias ends an alias. If free is set, other devices may have the name.
 func (tx *Tx) RemoveAlias(id cert.NetworkID, name string, free bool) error {
 	if err := tx.changed(`DELETE FROM aliases WHERE network_id=$1 AND name=$2`, id[:], name); err != nil {
 		return err
@@ -203,7 +200,7 @@ func (r *Reader) FormerName(id cert.NetworkID, node cert.NodeID, since time.Time
 	return name, err
 }
 
-// leaveName ends the aliases of a node that is deleted and notes its name.
+// leaveName ends the aliases of a node that is deleted, and stores its name in former_names.
 func (tx *Tx) leaveName(id cert.NetworkID, n Node, now time.Time) error {
 	list, err := tx.Aliases(id, &n.ID)
 	if err != nil {
@@ -218,8 +215,8 @@ func (tx *Tx) leaveName(id cert.NetworkID, n Node, now time.Time) error {
 		ON CONFLICT (network_id, node_id) DO UPDATE SET name = excluded.name, left_at = excluded.left_at`, id[:], n.ID[:], n.Name, now.Unix())
 }
 
-// NameTaken reports whether a label cannot be given to a device: one has it,
-// had it a moment ago, or a record answers for it.
+// NameTaken reports whether a label cannot be given to a device: a device has it, it is a
+// former name that still leads to a device, or a record answers for it.
 func (r *Reader) NameTaken(id cert.NetworkID, name string) (taken bool, err error) {
 	err = r.row(`SELECT EXISTS (SELECT 1 FROM nodes WHERE network_id=$1 AND name=$2)
 		OR EXISTS (SELECT 1 FROM aliases WHERE network_id=$1 AND name=$2)
@@ -227,7 +224,8 @@ func (r *Reader) NameTaken(id cert.NetworkID, name string) (taken bool, err erro
 	return taken, err
 }
 
-// HasRecord reports whether a record answers for a label in a device's place.
+// HasRecord reports whether a record of type A, AAAA or CNAME has this name, so that no
+// device can have it.
 func (r *Reader) HasRecord(id cert.NetworkID, name string) (yes bool, err error) {
 	err = r.row(`SELECT EXISTS (SELECT 1 FROM dns_records WHERE network_id=$1 AND name=$2 AND type IN ('A','AAAA','CNAME'))`, []any{id[:], name}, &yes)
 	return yes, err
@@ -240,7 +238,7 @@ type Wildcard struct {
 	Class string
 }
 
-// Wildcards lists them.
+// Wildcards lists the devices with wildcards, by name.
 func (r *Reader) Wildcards(id cert.NetworkID) (list []Wildcard, err error) {
 	err = r.each(`SELECT node_id, name, class FROM nodes WHERE network_id=$1 AND wildcard = 1 ORDER BY name`, []any{id[:]}, func(scan func(...any) error) error {
 		var w Wildcard
@@ -253,14 +251,14 @@ func (r *Reader) Wildcards(id cert.NetworkID) (list []Wildcard, err error) {
 	return list, err
 }
 
-// SetNodeDNS stores how a node answers and asks, and its config's version.
+// SetNodeDNS stores the DNS settings of a node and its config's version.
 func (tx *Tx) SetNodeDNS(id cert.NetworkID, n Node) error {
 	tx.touch(n.ID)
 	return tx.changed(`UPDATE nodes SET wildcard=$3, lan_names=$4, config_n=$5 WHERE network_id=$1 AND node_id=$2`,
 		id[:], n.ID[:], n.Wildcard, n.LANNames, n.ConfigN)
 }
 
-// SetNodeN stores the last change of a node that others see.
+// SetNodeN stores the last change of a node that other nodes see.
 func (tx *Tx) SetNodeN(id cert.NetworkID, n Node) error {
 	tx.touch(n.ID)
 	return tx.changed(`UPDATE nodes SET n=$3, config_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], n.ID[:], n.N, n.ConfigN)

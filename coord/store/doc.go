@@ -11,16 +11,14 @@
 //
 // # Writing
 //
-// There is one writer: a goroutine that owns the only writing connection.
-// Write hands it a function; all functions that wait while a transaction is
-// being made durable share the next one. Each runs under a savepoint of its
-// own, so one that fails undoes itself and nothing else, and all of a batch
-// share one fsync. Write returns after the commit: what it acknowledged
-// survives a power cut (WAL, synchronous=FULL).
+// There is one writer: a goroutine that owns the only writing connection. Write passes it a
+// function. All functions that wait while a transaction is committed share the next
+// transaction, and so one fsync. Each runs under its own savepoint, so a function that fails
+// undoes only its own changes. Write returns after the commit: the changes then survive a
+// power cut (WAL, synchronous=FULL).
 //
-// Memory that mirrors the database is changed by functions registered with
-// Tx.After. They run after the commit, in commit order, on the writer's
-// goroutine, and before the callers of Write are answered.
+// Memory that mirrors the database is changed by functions registered with Tx.After. They run
+// after the commit, in commit order, on the writer's goroutine, and before Write returns.
 //
 // # Reading
 //
@@ -36,9 +34,8 @@
 //
 // # Conventions
 //
-// Every table has network_id. Times are unix seconds (milliseconds in the
-// audit), NULL for "never"; the zero time is never stored (CHECK constraints
-// refuse it). The SQL is written for SQLite and PostgreSQL alike ($1 parameters,
-// ON CONFLICT, RETURNING); what is SQLite's own stands in sqlite.go and in the
-// migrations.
+// Every table has network_id. Times are unix seconds (milliseconds in the audit), NULL for
+// "never"; the zero time is never stored (CHECK constraints refuse it). The SQL is written
+// for SQLite and PostgreSQL alike ($1 parameters, ON CONFLICT, RETURNING); SQLite-specific
+// code is in sqlite.go and in the migrations.
 package store

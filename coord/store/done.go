@@ -7,9 +7,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// How long results are stored, how many for each user, and how long the answers are
-// together, in bytes, when a long one is added: a policy is one of up to 256 KB. Short
-// ones are no longer than that together anyway.
+// How long results are stored, how many for each user, and the bound on all answers of a user
+// together, in bytes. The bound is applied when a long answer is added, such as a policy of
+// up to 256 KB; short answers cannot exceed it.
 const (
 	DoneKeep  = 24 * time.Hour
 	doneMax   = 1000
@@ -19,11 +19,11 @@ const (
 
 // Done is the result of a request with an idempotency key.
 type Done struct {
-	UserID  string // "" for whoever has the data directory
+	UserID  string // "" for root on the server's machine
 	Key     string
-	Request [32]byte // hash of what was asked
-	Answer  string   // JSON, "" if there was a secret in it
-	Made    string   // what was made then, for people; "" if the answer says it
+	Request [32]byte // hash of the request
+	Answer  string   // JSON, "" if it contained a secret
+	Made    string   // what the request made, for people; "" if Answer is stored
 	At      time.Time
 }
 
@@ -52,7 +52,7 @@ func (tx *Tx) AddDone(id cert.NetworkID, d Done) error {
 				FROM done_requests WHERE network_id=$1 AND user_id=$2) AS lengths WHERE length > $4)`, id[:], d.UserID, d.Key, doneBytes)
 	}
 	if err != nil {
-		return fmt.Errorf("note what was done: %w", err)
+		return fmt.Errorf("store the result of a request: %w", err)
 	}
 	return nil
 }

@@ -9,20 +9,19 @@ import (
 	"weft/overlay/cert"
 )
 
-// Revoked certificates leave the revocation list when they have ended, so that it
-// stays small, and the list states since when it is complete (cert.CRL.Since).
-// The server's clock decides what has ended, and may be wrong for a while: what it
-// dropped is remembered for that, the latest of it.
+// Revoked certificates leave the revocation list when they have expired, so that it stays
+// small, and the list states since when it is complete (cert.CRL.Since). The server's clock
+// decides what has expired, and it may be wrong for a while. So the server remembers the
+// certificates that it dropped last.
 
-// maxDropped is how many are remembered of a network: about half a megabyte.
+// maxDropped is how many dropped certificates are remembered: about half a megabyte.
 const maxDropped = 10_000
 
-// Since returns what a revocation list signed at now states: one second after the
-// end of the last certificate that was dropped from it, but never later than the
-// second after now, so that no list speaks against certificates that have not
-// ended; the zero time when none was dropped. What was dropped and has not ended
-// by now is revoked again, and again is how many that are. The rows that Revoked returns
-// after that are the list.
+// Since returns the cert.CRL.Since of a revocation list signed at now: one second after the
+// expiry of the last certificate that was dropped from it, but at most one second after now,
+// so that no list rejects certificates that have not expired; the zero time if none was
+// dropped. Dropped certificates that have not expired at now are revoked again; again is
+// their number. The list must be made of what Revoked returns after that.
 func (tx *Tx) Since(id cert.NetworkID, now time.Time) (since time.Time, again int64, err error) {
 	if again, err = tx.revokeAgain(id, now); err != nil {
 		return time.Time{}, 0, fmt.Errorf("revoke again: %w", err)
@@ -96,7 +95,7 @@ func (tx *Tx) revokeAgain(id cert.NetworkID, now time.Time) (again int64, err er
 	return again, nil
 }
 
-// Dropped returns the serial numbers, as bytes, that are remembered as dropped.
+// Dropped returns the serial numbers, as bytes, of the remembered dropped certificates.
 func (r *Reader) Dropped(id cert.NetworkID) (serials map[string]bool, err error) {
 	serials = map[string]bool{}
 	err = r.each(`SELECT serial FROM dropped WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
@@ -109,8 +108,8 @@ func (r *Reader) Dropped(id cert.NetworkID) (serials map[string]bool, err error)
 	return serials, err
 }
 
-// DroppedUntil notes that revoked certificates that ended before since may have
-// been dropped by a server that knew more than this one. The zero time is none.
+// DroppedUntil stores that another server, which knew more than this one, may have dropped
+// revoked certificates that expired before since. The zero time changes nothing.
 func (tx *Tx) DroppedUntil(id cert.NetworkID, since time.Time) error {
 	until := since.Unix() - 1
 	if until <= 0 {
@@ -119,11 +118,11 @@ func (tx *Tx) DroppedUntil(id cert.NetworkID, since time.Time) error {
 	return tx.exec(`UPDATE networks SET dropped_until = $2 WHERE network_id=$1 AND COALESCE(dropped_until, 0) < $2`, id[:], until)
 }
 
-// ListIsOff reports whether the list should be signed anew at now, because the
-// clock was wrong when that was done: it speaks against certificates that have not
-// ended, or leaves one out that was dropped before it ended. (That a list of an
-// older server does not say what was dropped is no reason: after a restore a new
-// list would count as newer than the one that nodes are about to bring.)
+// ListIsOff reports whether the list should be signed anew at now because the clock was wrong
+// when it was signed: it rejects certificates that have not expired, or lacks one that was
+// dropped before it expired. (A list of an older server, which does not state Since, is not
+// signed anew: after a restore a new list would count as newer than the one that nodes are
+// about to send.)
 func (r *Reader) ListIsOff(id cert.NetworkID, now time.Time) (off bool, err error) {
 	err = r.row(`SELECT COALESCE(crl_since, 0) > $2 + 1
 		OR EXISTS (SELECT 1 FROM dropped d WHERE d.network_id = n.network_id AND d.expires_at > $2)
@@ -134,8 +133,8 @@ func (r *Reader) ListIsOff(id cert.NetworkID, now time.Time) (off bool, err erro
 	return off, nil
 }
 
-// drop moves the revoked certificates that have ended at now out of issued, and
-// forgets the earliest beyond maxDropped.
+// drop moves the revoked certificates that have expired at now from issued to dropped, and
+// deletes the earliest beyond maxDropped.
 func (tx *Tx) drop(id cert.NetworkID, now time.Time) error {
 	if err := tx.exec(`INSERT INTO dropped (network_id, expires_at, serial)
 		SELECT network_id, expires_at, serial FROM issued WHERE network_id=$1 AND revoked_at IS NOT NULL AND superseded = 0 AND expires_at <= $2 ON CONFLICT DO NOTHING`,

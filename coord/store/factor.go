@@ -7,37 +7,37 @@ import (
 	"weft/overlay/cert"
 )
 
-// TOTP is what makes a user's codes.
+// TOTP is the secret of a user's codes.
 type TOTP struct {
 	Secret  []byte // sealed
 	Step    int64  // of the last code that was used
 	Created time.Time
 }
 
-// TOTP returns what makes a user's codes, ErrNotFound if nothing does.
+// TOTP returns the secret of a user's codes, ErrNotFound if the user has none.
 func (r *Reader) TOTP(id cert.NetworkID, userID string) (t TOTP, err error) {
 	err = r.row(`SELECT secret, step, created_at FROM totp WHERE network_id=$1 AND user_id=$2`, []any{id[:], userID}, &t.Secret, &t.Step, stored{&t.Created})
 	return t, err
 }
 
-// SetTOTP stores what makes a user's codes, in place of what did.
+// SetTOTP stores the secret of a user's codes, and replaces an earlier one.
 func (tx *Tx) SetTOTP(id cert.NetworkID, userID string, t TOTP) error {
 	err := tx.exec(`INSERT INTO totp (network_id, user_id, secret, step, created_at) VALUES ($1,$2,$3,$4,$5)
 		ON CONFLICT (network_id, user_id) DO UPDATE SET secret=excluded.secret, step=excluded.step, created_at=excluded.created_at`,
 		id[:], userID, t.Secret, t.Step, t.Created.Unix())
 	if err != nil {
-		return fmt.Errorf("store what makes codes: %w", err)
+		return fmt.Errorf("store the secret of codes: %w", err)
 	}
 	return nil
 }
 
-// UseTOTP notes the step of a code that was used: ErrNotFound if that one, or a later
-// one, was used before.
+// UseTOTP stores the step of a code that was used; ErrNotFound if this step or a later one
+// was used before.
 func (tx *Tx) UseTOTP(id cert.NetworkID, userID string, step int64) error {
 	return tx.changed(`UPDATE totp SET step=$3 WHERE network_id=$1 AND user_id=$2 AND step < $3`, id[:], userID, step)
 }
 
-// DeleteTOTP deletes what makes a user's codes, and the recovery codes.
+// DeleteTOTP deletes the secret of a user's codes, and the recovery codes.
 func (tx *Tx) DeleteTOTP(id cert.NetworkID, userID string) error {
 	if err := tx.exec(`DELETE FROM totp WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
 		return err
@@ -45,7 +45,8 @@ func (tx *Tx) DeleteTOTP(id cert.NetworkID, userID string) error {
 	return tx.exec(`DELETE FROM recovery_codes WHERE network_id=$1 AND user_id=$2`, id[:], userID)
 }
 
-// SetRecoveryCodes stores the hashes of a user's recovery codes, in place of all others.
+// SetRecoveryCodes stores the hashes of a user's recovery codes, and deletes the earlier
+// ones.
 func (tx *Tx) SetRecoveryCodes(id cert.NetworkID, userID string, hashes [][32]byte) error {
 	if err := tx.exec(`DELETE FROM recovery_codes WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
 		return err
@@ -58,32 +59,34 @@ func (tx *Tx) SetRecoveryCodes(id cert.NetworkID, userID string, hashes [][32]by
 	return nil
 }
 
-// UseRecoveryCode uses a recovery code up, ErrNotFound if it is none.
+// UseRecoveryCode deletes a recovery code that was used; ErrNotFound if the user has no such
+// code.
 func (tx *Tx) UseRecoveryCode(id cert.NetworkID, userID string, hash [32]byte) error {
 	return tx.changed(`DELETE FROM recovery_codes WHERE network_id=$1 AND user_id=$2 AND code_hash=$3`, id[:], userID, hash[:])
 }
 
-// RecoveryCodes returns how many a user has left.
+// RecoveryCodes returns how many recovery codes a user has left.
 func (r *Reader) RecoveryCodes(id cert.NetworkID, userID string) (n int, err error) {
 	err = r.row(`SELECT COUNT(*) FROM recovery_codes WHERE network_id=$1 AND user_id=$2`, []any{id[:], userID}, &n)
 	return n, err
 }
 
-// SetSessionMethod notes that somebody proved more since a session began.
+// SetSessionMethod stores what the user has proved since the session began.
 func (tx *Tx) SetSessionMethod(id cert.NetworkID, userID string, hash [32]byte, m Method) error {
 	return tx.changed(`UPDATE sessions SET method=$4 WHERE network_id=$1 AND user_id=$2 AND token_hash=$3`, id[:], userID, hash[:], string(m))
 }
 
-// SignIn is what the network demands of who signs in, and of devices of people.
+// SignIn is what the network demands of people who sign in to the console, and of their
+// devices.
 type SignIn struct {
 	PasskeyDomain string `json:"passkey_domain" doc:"the domain that passkeys are for; empty before the first one"`
 	Demanded      bool   `json:"second_factor_demanded" doc:"operators, admins and owners need a passkey, or a code with the password"`
 	// DeviceFrom is nil if DeviceDays is 0.
-	DeviceDays int        `json:"device_days" doc:"every so many days a device without tags has to be signed in again by the person whose it is, or it reaches nothing; 0: never"`
+	DeviceDays int        `json:"device_days" doc:"after how many days its owner has to sign a device without tags in again, or it reaches nothing; 0: never"`
 	DeviceFrom *time.Time `json:"device_days_since" doc:"earlier sign-ins count as if made then"`
 }
 
-// SignIn returns what the network demands of who signs in.
+// SignIn returns what the network demands; the zero value if nothing is stored.
 func (r *Reader) SignIn(id cert.NetworkID) (s SignIn, err error) {
 	err = r.each(`SELECT rp_id, demanded, device_days, device_from FROM sign_in WHERE network_id=$1`, []any{id[:]}, func(scan func(...any) error) error {
 		return scan(&s.PasskeyDomain, &s.Demanded, &s.DeviceDays, maybeTime{&s.DeviceFrom})
@@ -91,7 +94,7 @@ func (r *Reader) SignIn(id cert.NetworkID) (s SignIn, err error) {
 	return s, err
 }
 
-// SetSignIn stores what the network demands of who signs in.
+// SetSignIn stores what the network demands.
 func (tx *Tx) SetSignIn(id cert.NetworkID, s SignIn) error {
 	var from any
 	if s.DeviceFrom != nil {

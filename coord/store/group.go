@@ -11,13 +11,13 @@ import (
 // Group is a group of people.
 type Group struct {
 	Name    string     `json:"name"`
-	Sources []string   `json:"sources"` // the providers that say who is in it; empty for one that the network's admins made
+	Sources []string   `json:"sources"` // the providers that report its members; empty for a group that the network's admins made
 	Members []string   `json:"members"` // names of users, sorted
-	Created *time.Time `json:"created"` // nil for one of a provider
+	Created *time.Time `json:"created"` // nil for a group of a provider
 }
 
-// counts is which rows of user_groups u count: a group that was made here has only those
-// in it who were put there here.
+// counts selects the rows of user_groups u that count: a group that was made here has only
+// the members that it was given here.
 const counts = `(u.source = '' OR NOT EXISTS (SELECT 1 FROM groups g WHERE g.network_id = u.network_id AND g.name = u.name))`
 
 // Groups lists the groups of a user.
@@ -58,7 +58,7 @@ func (r *Reader) Group(id cert.NetworkID, name string) (Group, error) {
 	return list[0], nil
 }
 
-// groups lists the groups of a name, "" for all.
+// groups lists the groups with this name, all for "".
 func (r *Reader) groups(id cert.NetworkID, name string) (list []Group, err error) {
 	err = r.each(`SELECT name, created_at, '', '' FROM groups WHERE network_id=$1 AND ($2 = '' OR name = $2)
 		UNION ALL SELECT u.name, NULL, u.source, p.name FROM user_groups u JOIN users p ON p.network_id = u.network_id AND p.user_id = u.user_id
@@ -87,8 +87,8 @@ func (r *Reader) groups(id cert.NetworkID, name string) (list []Group, err error
 	return list, err
 }
 
-// CreateGroup stores a group without members: ErrTaken when there is one, also of a
-// provider.
+// CreateGroup stores a group without members; ErrTaken if a group of this name exists, also
+// one of a provider.
 func (tx *Tx) CreateGroup(id cert.NetworkID, g Group) error {
 	list, err := tx.groups(id, g.Name)
 	if err == nil && len(list) > 0 {
@@ -117,7 +117,7 @@ func (tx *Tx) DeleteGroup(id cert.NetworkID, name string) error {
 	return tx.changed(`DELETE FROM groups WHERE network_id=$1 AND name=$2`, id[:], name)
 }
 
-// SetMember puts a user into a group that was made here, or takes it out.
+// SetMember adds a user to a group that was made here, or removes it.
 func (tx *Tx) SetMember(id cert.NetworkID, name, userID string, in bool) error {
 	if !in {
 		return tx.exec(`DELETE FROM user_groups WHERE network_id=$1 AND user_id=$2 AND source='' AND name=$3`, id[:], userID, name)
@@ -125,8 +125,8 @@ func (tx *Tx) SetMember(id cert.NetworkID, name, userID string, in bool) error {
 	return tx.exec(`INSERT INTO user_groups (network_id, user_id, source, name) VALUES ($1,$2,'',$3) ON CONFLICT DO NOTHING`, id[:], userID, name)
 }
 
-// SetGroups stores the groups of a user that a source tells of, in place of all others
-// that it told of.
+// SetGroups stores the groups of a user that a source reports, and deletes those that it
+// reported earlier.
 func (tx *Tx) SetGroups(id cert.NetworkID, userID, source string, groups []string) error {
 	if err := tx.exec(`DELETE FROM user_groups WHERE network_id=$1 AND user_id=$2 AND source=$3`, id[:], userID, source); err != nil {
 		return err

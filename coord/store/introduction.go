@@ -10,32 +10,33 @@ import (
 	"weft/overlay/cert"
 )
 
-// The reports of devices about introductions. The rows are claims of the devices, and not
-// part of the audit.
+// Introductions that devices report. The rows are claims of the devices, and not part of the
+// audit.
 
 // Introduction is the report of one device about one hour, one peer and one direction.
 type Introduction struct {
 	Device     cert.NodeID `json:"device"`
-	DeviceName string      `json:"device_name"` // as the server knew it when it heard of this
-	Peer       cert.NodeID `json:"peer"`        // all zero for several, of which only the number is known
-	Name       string      `json:"name"`        // of the peer at the time, as the device says
-	User       string      `json:"user"`        // that it belongs to, likewise
+	DeviceName string      `json:"device_name"` // when the server received the report
+	Peer       cert.NodeID `json:"peer"`        // all zero for several peers, of which only the number is known
+	Name       string      `json:"name"`        // of the peer at that time, as the device reports
+	User       string      `json:"user"`        // owner of the peer, as the device reports
 	Inbound    bool        `json:"inbound"`     // the peer introduced itself, else the device did
 	Count      int64       `json:"count"`       // at least 1
 	First      time.Time   `json:"first"`
 	Last       time.Time   `json:"last"`
-	Paths      string      `json:"paths"`  // kinds that were used, separated by spaces, "" for unknown
-	Suites     string      `json:"suites"` // words of Suites, likewise
-	Doubts     string      `json:"doubts"` // what speaks against it, likewise, "" for nothing
+	Paths      string      `json:"paths"`  // kinds of path that were used, separated by spaces; "" for unknown
+	Suites     string      `json:"suites"` // words of Suites, separated by spaces; "" for unknown
+	Doubts     string      `json:"doubts"` // reasons to doubt it (ops.DoubtUnknown…), separated by spaces; "" for none
 }
 
-// IsSeveral says that the row stands for several peers, of which only the number is kept.
+// IsSeveral says that the row stands for several peers, of which only the number is known.
 func (i Introduction) IsSeveral() bool { return i.Peer == cert.NodeID{} }
 
-// Suites are the ways to encrypt packets. The table has them in paths, too.
+// Suites are the cipher suites for packets. The table stores them in the column paths,
+// together with the kinds of path.
 var Suites = []string{"aes", "wireguard"}
 
-// used is paths of the table.
+// used returns the value of the column paths.
 func (i Introduction) used() string { return strings.TrimSpace(i.Paths + " " + i.Suites) }
 
 // setUsed is the inverse of used.
@@ -55,11 +56,10 @@ func (i *Introduction) setUsed(text string) {
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 func dayOf(t time.Time) int64  { return t.Unix() / 86400 }
 
-// AddIntroductions stores what device says at now, and returns how many of the rows were
-// stored as they are. One that is there already, by its hour, peer, direction and First,
-// is replaced by one that counts no less: saying it twice changes nothing. At most daily
-// rows of a device are new in one day; what is beyond is counted in one row more, with
-// full in its Doubts.
+// AddIntroductions stores what a device reports at now, and returns how many of the rows were
+// stored unchanged. A row with the same hour, peer, direction and First replaces the stored
+// one if its count is not less: a repeated report changes nothing. A device can add at most
+// daily rows in one day; the rest is counted in one further row, with full in its Doubts.
 func (tx *Tx) AddIntroductions(id cert.NetworkID, device cert.NodeID, rows []Introduction, daily int, full string, now time.Time) (stored int, err error) {
 	var today int
 	if err := tx.row(`SELECT COUNT(*) FROM introductions WHERE network_id=$1 AND node_id=$2 AND day=$3`, []any{id[:], device[:], dayOf(now)}, &today); err != nil {
@@ -118,7 +118,7 @@ func (tx *Tx) putIntroduction(id cert.NetworkID, r Introduction, day int64) erro
 // IntroductionFilter selects introductions. The zero filter selects all. The latest hour
 // comes first.
 type IntroductionFilter struct {
-	Device *cert.NodeID // that says so; nil for any
+	Device *cert.NodeID // the reporting device; nil for any
 	Since  time.Time    // hours that end after; zero for any
 	After  *Introduction
 	Limit  int // 0 for no limit
@@ -164,8 +164,8 @@ func (r *Reader) EachIntroduction(id cert.NetworkID, w IntroductionFilter, f fun
 	return nil
 }
 
-// IntroductionsBound returns the time before which introductions have to be removed so that
-// about most of them stay; the zero time when there are no more than that.
+// IntroductionsBound returns the time before which introductions have to be removed to leave
+// about the most recent most of them; the zero time if there are no more than that.
 func (r *Reader) IntroductionsBound(id cert.NetworkID, most int) (time.Time, error) {
 	var hour int64
 	err := r.row(`SELECT hour FROM introductions WHERE network_id=$1 ORDER BY hour DESC LIMIT 1 OFFSET $2`, []any{id[:], most}, &hour)
@@ -175,8 +175,8 @@ func (r *Reader) IntroductionsBound(id cert.NetworkID, most int) (time.Time, err
 	return fromUnix((hour + 1) * 3600), err
 }
 
-// TrimIntroductions removes those of the hours that ended before, about limit of them at
-// once: always the whole of an hour. It returns how many went.
+// TrimIntroductions removes introductions of hours that ended before a time, about limit at
+// once, but always whole hours. It returns the number of removed rows.
 func (tx *Tx) TrimIntroductions(id cert.NetworkID, before time.Time, limit int) (gone int64, err error) {
 	until := hourOf(before) // the first hour that stays
 	var bound int64

@@ -7,23 +7,23 @@ import (
 	"weft/overlay/cert"
 )
 
-// Link is a one-time sign-in link that is still good.
+// Link is a one-time sign-in link that can still be used.
 type Link struct {
 	User User
-	// Invites says that it is an invitation, and By is the id of who sent it, "" for
-	// nobody who is in users.
+	// Invites says that it is an invitation. By is the id of the user who sent it, "" if it
+	// was sent by no user.
 	Invites bool
 	By      string
 }
 
-// UserRow is a user as a list of people has it.
+// UserRow is a user as lists show it.
 type UserRow struct {
 	User
-	SignedIn *time.Time `json:"signed_in"` // when last, nil for not yet
+	SignedIn *time.Time `json:"signed_in"` // last sign-in; nil: never
 	Devices  int        `json:"devices"`
-	// Invited is until when an invitation is good that was not used yet, nil for none.
+	// Invited is the end of an invitation that was not used yet, nil for none.
 	Invited *time.Time `json:"invited"`
-	// New says that nothing is there yet by which this user could sign in.
+	// New says that this user has no means to sign in yet.
 	New bool `json:"-"`
 }
 
@@ -48,12 +48,12 @@ func (r *Reader) people(query string, args ...any) (list []UserRow, err error) {
 	return list, err
 }
 
-// People lists all users by name, with what they have.
+// People lists all users by name.
 func (r *Reader) People(id cert.NetworkID, now time.Time) ([]UserRow, error) {
 	return r.people(`ORDER BY u.name`, id[:], now.Unix())
 }
 
-// UserRow is one of People, by id.
+// UserRow returns the row of one user, by id.
 func (r *Reader) UserRow(id cert.NetworkID, userID string, now time.Time) (UserRow, error) {
 	list, err := r.people(`AND u.user_id=$3`, id[:], now.Unix(), userID)
 	if err == nil && len(list) == 0 {
@@ -65,7 +65,8 @@ func (r *Reader) UserRow(id cert.NetworkID, userID string, now time.Time) (UserR
 	return list[0], nil
 }
 
-// Invite stores the hash of an invitation's link, in place of an earlier one of the user.
+// Invite stores the hash of an invitation's link, and deletes an earlier invitation of the
+// user.
 func (tx *Tx) Invite(id cert.NetworkID, hash [32]byte, userID, by string, now, expires time.Time) error {
 	if err := tx.EndInvitation(id, userID); err != nil {
 		return err

@@ -14,17 +14,18 @@ type Key struct {
 	SecretHash [32]byte `json:"-"`
 	UserID     string   `json:"-"`
 	User       string   `json:"user"` // name of the user
-	MadeBy     string   `json:"-"`    // id of the user who made it, "" for none
-	// Suspended says that it cannot be used while its user, or who made it, is suspended.
+	MadeBy     string   `json:"-"`    // id of the user who made it, "" if no user did
+	// Suspended says that its user or its maker is suspended: it cannot be used for that
+	// time.
 	Suspended bool       `json:"suspended"`
 	Note      string     `json:"note"`
 	Tags      []string   `json:"tags"` // without "tag:"; not nil
 	Reusable  bool       `json:"reusable"`
 	Ephemeral bool       `json:"ephemeral"`
-	Relay     bool       `json:"relay"` // its token is for a relay
+	Relay     bool       `json:"relay"` // a relay joins with it, and no device
 	Created   time.Time  `json:"created"`
 	Expires   time.Time  `json:"expires"`
-	Revoked   *time.Time `json:"revoked"` // nil: not
+	Revoked   *time.Time `json:"revoked"` // nil: it is not
 	Uses      int        `json:"uses"`
 	Used      *time.Time `json:"last_used"` // nil: never
 }
@@ -33,9 +34,9 @@ type Key struct {
 const (
 	KeyGood    = "good"
 	KeyRevoked = "revoked"
-	KeyUsed    = "used" // the one time that it could be
+	KeyUsed    = "used" // it works once, and was used
 	KeyExpired = "expired"
-	// KeySuspended: its user, or who made it, is suspended.
+	// KeySuspended: its user or its maker is suspended.
 	KeySuspended = "suspended"
 )
 
@@ -118,20 +119,21 @@ func (tx *Tx) CreateKey(id cert.NetworkID, k Key) error {
 	return nil
 }
 
-// UseKey counts one use, and returns how many there were in this hour with it.
-// That a one-time key is used once is also a constraint of the table.
+// UseKey counts one use, and returns the number of uses in this hour, this one included. A
+// constraint of the table also makes sure that a one-time key is used once.
 func (tx *Tx) UseKey(id cert.NetworkID, keyID string, now time.Time) (inHour int, err error) {
 	err = tx.row(`UPDATE keys SET uses = uses + 1, used_at = $3, hour_uses = CASE WHEN hour = $4 THEN hour_uses + 1 ELSE 1 END, hour = $4
 		WHERE network_id=$1 AND key_id=$2 RETURNING hour_uses`, []any{id[:], keyID, now.Unix(), now.Unix() / 3600}, &inHour)
 	return inHour, err
 }
 
-// RevokeKey makes a key useless; a key revoked before keeps its date.
+// RevokeKey revokes a key. A key that was revoked before keeps its date.
 func (tx *Tx) RevokeKey(id cert.NetworkID, keyID string, now time.Time) error {
 	return tx.changed(`UPDATE keys SET revoked_at = COALESCE(revoked_at, $3) WHERE network_id=$1 AND key_id=$2`, id[:], keyID, now.Unix())
 }
 
-// changed is exec that wants at least one row to be there: else ErrNotFound.
+// changed is exec for a statement that must change at least one row; ErrNotFound if it
+// changes none.
 func (tx *Tx) changed(query string, args ...any) error {
 	n, err := tx.execN(query, args...)
 	if err == nil && n == 0 {

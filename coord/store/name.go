@@ -9,17 +9,16 @@ import (
 	"weft/overlay/cert"
 )
 
-// Names are unique in a network. The second "kitchen-pi" becomes
-// kitchen-pi-1, and so on with the lowest number that is free. name_bases
-// remembers for each base the lowest number never tried, name_gaps those that
-// became free again, so the 50,000th "cam" costs as much as the first.
+// Names are unique in a network. The second "kitchen-pi" becomes kitchen-pi-1, and so on with
+// the lowest number that is free. For each base, name_bases has the lowest number that was
+// never used, and name_gaps the lower numbers that are free again. So the 50,000th "cam"
+// costs as much as the first.
 
 // maxLabel is the longest DNS label (RFC 1035 2.3.4).
 const maxLabel = 63
 
-// AllocName returns base, or base-N with the lowest free N. base is a valid
-// label. The name is the node's once its row is inserted in the same
-// transaction.
+// AllocName returns base, or base-N with the lowest free N. base is a valid label. The caller
+// inserts the node's row in the same transaction.
 func (tx *Tx) AllocName(id cert.NetworkID, base string) (string, error) {
 	if len(base) > maxLabel-7 { // room for -999999
 		base = strings.TrimRight(base[:maxLabel-7], "-")
@@ -30,7 +29,7 @@ func (tx *Tx) AllocName(id cert.NetworkID, base string) (string, error) {
 			return "", fmt.Errorf("find a free name for %q: %w", base, err)
 		}
 		name := numbered(base, number)
-		// Somebody may have been given this name literally, or had it lately.
+		// A device may have been given exactly this name, or had it recently.
 		taken, err := tx.NameTaken(id, name)
 		if err != nil {
 			return "", err
@@ -54,8 +53,8 @@ func (tx *Tx) takeNumber(id cert.NetworkID, base string) (number int, err error)
 	return number, err
 }
 
-// freeName records that name may be used again, as a base of its own and as a
-// numbered name of a shorter base.
+// freeName stores that a name may be used again: as a base, and as a numbered name of a
+// shorter base.
 func (tx *Tx) freeName(id cert.NetworkID, name string) error {
 	if err := tx.addGap(id, name, 0); err != nil {
 		return err
@@ -71,7 +70,7 @@ func (tx *Tx) freeName(id cert.NetworkID, name string) error {
 	return tx.addGap(id, name[:i], number)
 }
 
-// addGap notes a number as free if it was passed already.
+// addGap stores a number as free if it is below the next number of its base.
 func (tx *Tx) addGap(id cert.NetworkID, base string, number int) error {
 	return tx.exec(`INSERT INTO name_gaps (network_id, base, number)
 		SELECT network_id, base, $3 FROM name_bases WHERE network_id=$1 AND base=$2 AND next > $3

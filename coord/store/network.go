@@ -16,10 +16,10 @@ type Network struct {
 
 	Epoch     uint64 // new after a restore
 	N         uint64 // change counter; only Bump raises it
-	ConfigN   uint64 // last change of everybody's config
-	FullAfter uint64 // the directory's deltas reach back to here
+	ConfigN   uint64 // last change of the config of all nodes
+	FullAfter uint64 // deltas of the directory start at this change or later
 	URLsN     uint64 // last change of URLs
-	NamesN    uint64 // last change of what names lead to
+	NamesN    uint64 // last change of how names resolve
 
 	IPv4, IPv6 netip.Prefix
 	Suffix     string
@@ -77,8 +77,8 @@ func (tx *Tx) CreateNetwork(n Network) error {
 	return nil
 }
 
-// SetNetwork stores what the server was started with (addresses, suffix) and
-// the policy, as a change of everybody's config. It returns the change.
+// SetNetwork stores the settings that the server was started with (addresses, suffix) and the
+// policy, as a change of the config of all nodes. It returns the number of the change.
 func (tx *Tx) SetNetwork(n Network) (uint64, error) {
 	urls, stun, err := marshalLists(n.URLs, n.STUN)
 	if err != nil {

@@ -16,7 +16,7 @@ type Node struct {
 	ID          cert.NodeID `json:"id"`
 	SPKI        []byte      `json:"-"`        // DER
 	Name        string      `json:"name"`     // unique label
-	Hostname    string      `json:"hostname"` // as reported
+	Hostname    string      `json:"hostname"` // as the device reports
 	UserID      string      `json:"-"`
 	User        string      `json:"user"` // name of the user; ignored by writes
 	Tags        []string    `json:"tags"` // not nil
@@ -30,22 +30,22 @@ type Node struct {
 	Seen        time.Time   `json:"-"`        // zero: never
 	Certificate []byte      `json:"-"`        // DER, the newest
 	Expires     time.Time   `json:"expires"`  // of Certificate
-	N           uint64      `json:"-"`        // last change that others see
+	N           uint64      `json:"-"`        // last change that other nodes see
 	ConfigN     uint64      `json:"-"`        // last change of its own config
-	ClassN      uint64      `json:"-"`        // change at which it came into its class, 0: when it joined
+	ClassN      uint64      `json:"-"`        // change at which it got its class; 0: it has had this one since it joined
 	Wildcard    bool        `json:"wildcard"` // it answers for every name below its own
 	LANNames    LANNames    `json:"lan_names"`
-	// SignedIn is when its person last signed it in, at first when it joined.
+	// SignedIn is when its owner last signed it in; at first, when it joined.
 	SignedIn time.Time `json:"-"`
-	// Overdue: its person has to do that again, and until then it reaches nothing.
+	// Overdue: its owner has to sign it in again; until then it reaches nothing.
 	Overdue  bool `json:"-"`
-	OfPerson bool `json:"-"` // its user is a person, and not a service
+	OfPerson bool `json:"-"` // its user is a person, not a service
 }
 
 // LANNames says whether names of a device's LAN win over the network's.
 type LANNames int8
 
-// The values: as the network says, they do, they do not.
+// The values: as set for the network, yes, no.
 const (
 	LANNamesDefault LANNames = 0
 	LANNamesOn      LANNames = 1
@@ -136,15 +136,15 @@ func (r *Reader) EachNode(id cert.NetworkID, userID string, f func(Node) error) 
 type NodePage struct {
 	UserID string // of this user, "" for all
 	After  string // name after which they begin
-	Offset int    // and how many of those are passed over
-	Limit  int    // how many at most; 0 for all
-	// Ending says which certificates are read, those that end before it; none for the
-	// zero time.
+	Offset int    // how many of those to skip
+	Limit  int    // at most this many; 0 for all
+	// Ending selects the nodes whose certificates are read: those that expire before it; none
+	// for the zero time.
 	Ending time.Time
 }
 
-// listColumns is nodeColumns without the keys, and without most certificates: reading
-// those takes as long as all the rest.
+// listColumns is nodeColumns without the keys, and without most certificates: reading those
+// would double the time.
 var listColumns = strings.NewReplacer("d.spki", "NULL", "d.certificate", "CASE WHEN d.expires_at < $2 THEN d.certificate END").Replace(nodeColumns)
 
 // EachListed calls f for nodes in the order of their names, without their keys.
@@ -204,19 +204,19 @@ func (r *Reader) RemovedSince(id cert.NetworkID, class string, since uint64) (id
 	return ids, err
 }
 
-// WasRemoved reports whether a node of this id was deleted, as far back as
-// that is kept.
+// WasRemoved reports whether a node with this id was deleted, as far back as removals are
+// stored.
 func (r *Reader) WasRemoved(id cert.NetworkID, node cert.NodeID) (yes bool, err error) {
 	err = r.row(`SELECT EXISTS (SELECT 1 FROM removed WHERE network_id=$1 AND node_id=$2)`, []any{id[:], node[:]}, &yes)
 	return yes, err
 }
 
-// Brief is what the server keeps in memory of each node.
+// Brief is what the server holds in memory about each node.
 type Brief struct {
 	ID        cert.NodeID
 	Class     string
 	ConfigN   uint64
-	ToldN     uint64 // change of the config that it holds
+	ToldN     uint64 // change of the config that the node holds
 	ClassN    uint64 // Node.ClassN
 	Ephemeral bool
 	Overdue   bool
@@ -255,7 +255,7 @@ func (r *Reader) ClassVersions(id cert.NetworkID) (map[string]uint64, error) {
 	return m, err
 }
 
-// InsertNode stores a new node. ErrTaken when its id, name or address is.
+// InsertNode stores a new node. ErrTaken if another node has its id, name or address.
 func (tx *Tx) InsertNode(id cert.NetworkID, n Node) error {
 	tx.touch(n.ID)
 	tags := JoinTags(n.Tags)
@@ -288,8 +288,8 @@ func (tx *Tx) UpdateNode(id cert.NetworkID, n Node) error {
 	return nil
 }
 
-// LeaveClass notes that a node left a class with change n: who sees only that one no
-// longer sees the node.
+// LeaveClass stores that a node left a class with change n: nodes that see only that class no
+// longer see it.
 func (tx *Tx) LeaveClass(id cert.NetworkID, node cert.NodeID, class string, n uint64, now time.Time) error {
 	return tx.exec(`INSERT INTO removed (network_id, node_id, class, n, removed_at) VALUES ($1,$2,$3,$4,$5)`, id[:], node[:], class, n, now.Unix())
 }
@@ -327,7 +327,7 @@ func (tx *Tx) DeleteNode(id cert.NetworkID, n Node, now time.Time) (change uint6
 }
 
 // SetSeen stores when nodes were last online, in one statement each and one
-// transaction. Nodes that are gone are passed over.
+// transaction. Deleted nodes are ignored.
 func (tx *Tx) SetSeen(id cert.NetworkID, seen map[cert.NodeID]time.Time) error {
 	for node, at := range seen {
 		tx.touch(node)
@@ -338,12 +338,11 @@ func (tx *Tx) SetSeen(id cert.NetworkID, seen map[cert.NodeID]time.Time) error {
 	return nil
 }
 
-// SetTold stores of which change the configs are that nodes hold. Nodes that are
-// gone are passed over.
+// SetTold stores the changes of the configs that nodes hold. Deleted nodes are ignored.
 func (tx *Tx) SetTold(id cert.NetworkID, told map[cert.NodeID]uint64) error {
 	for node, n := range told {
 		if err := tx.exec(`UPDATE nodes SET told_n=$3 WHERE network_id=$1 AND node_id=$2 AND told_n < $3`, id[:], node[:], n); err != nil {
-			return fmt.Errorf("store what nodes hold: %w", err)
+			return fmt.Errorf("store the versions of the nodes' configs: %w", err)
 		}
 	}
 	return nil

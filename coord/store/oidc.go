@@ -7,17 +7,17 @@ import (
 	"weft/overlay/cert"
 )
 
-// Provider is one at which people sign in (OpenID Connect).
+// Provider is an OpenID Connect provider at which people sign in.
 type Provider struct {
-	ID          string    `json:"id"`    // a word in addresses
-	Title       string    `json:"title"` // on the button
+	ID          string    `json:"id"`    // part of addresses
+	Title       string    `json:"title"` // text of the button
 	Issuer      string    `json:"issuer"`
 	ClientID    string    `json:"client_id"`
 	Secret      []byte    `json:"-"` // sealed, nil for none
-	Scopes      string    `json:"scopes" doc:"beside openid, separated by spaces"`
-	GroupsClaim string    `json:"groups_claim" doc:"what holds the groups of a person, empty for nothing"`
-	NameClaim   string    `json:"name_claim" doc:"what a new user is called after; preferred_username if empty"`
-	AdmitClaim  string    `json:"admit_claim" doc:"who has admit_value here is approved without waiting; empty for nobody"`
+	Scopes      string    `json:"scopes" doc:"in addition to openid, separated by spaces"`
+	GroupsClaim string    `json:"groups_claim" doc:"claim with the groups of a person; empty for none"`
+	NameClaim   string    `json:"name_claim" doc:"claim with the name for a new user; preferred_username if empty"`
+	AdmitClaim  string    `json:"admit_claim" doc:"claim that approves people without waiting if its value is admit_value; empty for none"`
 	AdmitValue  string    `json:"admit_value"`
 	Created     time.Time `json:"created"`
 }
@@ -49,7 +49,7 @@ func (r *Reader) Provider(id cert.NetworkID, provider string) (Provider, error) 
 	return Provider{}, err
 }
 
-// SetProvider stores a provider, in place of the one with its id.
+// SetProvider stores a provider, and replaces one with the same id.
 func (tx *Tx) SetProvider(id cert.NetworkID, p Provider) error {
 	var secret any
 	if p.Secret != nil {
@@ -66,8 +66,9 @@ func (tx *Tx) SetProvider(id cert.NetworkID, p Provider) error {
 	return nil
 }
 
-// DeleteProvider deletes a provider, the sessions that began there, who waits for
-// approval there, and the groups that it reported. Who was approved stays, for when it comes back.
+// DeleteProvider deletes a provider, the sessions that began there, its identities that wait
+// for approval, and the groups that it reported. Approved identities stay, in case the
+// provider is added again.
 func (tx *Tx) DeleteProvider(id cert.NetworkID, provider string) error {
 	if err := tx.changed(`DELETE FROM oidc_providers WHERE network_id=$1 AND provider_id=$2`, id[:], provider); err != nil {
 		return err
@@ -84,17 +85,17 @@ func (tx *Tx) DeleteProvider(id cert.NetworkID, provider string) error {
 	return nil
 }
 
-// Identity is who somebody is at a provider: issuer and subject.
+// Identity is a person's account at a provider: issuer and subject.
 type Identity struct {
 	ID       string    `json:"id"`
 	Issuer   string    `json:"issuer"`
 	Subject  string    `json:"subject"`
-	Provider string    `json:"provider"` // by which it came last
+	Provider string    `json:"provider"` // through which it signed in last
 	UserID   string    `json:"-"`        // "" while it waits for approval
 	User     string    `json:"user"`     // name, "" while it waits for approval
 	Admitted bool      `json:"by_rule"`  // approved by a rule
-	Name     string    `json:"name"`     // as the provider says
-	Mail     string    `json:"mail"`     // likewise: it says nothing about who it is
+	Name     string    `json:"name"`     // as the provider reports
+	Mail     string    `json:"mail"`     // as the provider reports; it does not identify the person
 	Created  time.Time `json:"created"`
 	Seen     time.Time `json:"last_seen"`
 }
@@ -102,7 +103,7 @@ type Identity struct {
 const identityColumns = `SELECT i.identity_id, i.issuer, i.subject, i.provider_id, COALESCE(i.user_id, ''), COALESCE(u.name, ''), i.admitted, i.name, i.mail, i.created_at, i.seen_at
 	FROM identities i LEFT JOIN users u ON u.network_id = i.network_id AND u.user_id = i.user_id WHERE i.network_id=$1 `
 
-// Identities lists who people are at providers, those that wait first.
+// Identities lists all identities, those that wait for approval first.
 func (r *Reader) Identities(id cert.NetworkID) ([]Identity, error) {
 	return r.identities(identityColumns+`ORDER BY i.user_id IS NOT NULL, i.created_at, i.identity_id`, id[:])
 }
@@ -127,7 +128,7 @@ func one(list []Identity, err error) (Identity, error) {
 	return list[0], nil
 }
 
-// Identity finds who somebody is by issuer and subject.
+// Identity finds an identity by issuer and subject.
 func (r *Reader) Identity(id cert.NetworkID, issuer, subject string) (Identity, error) {
 	return one(r.identities(identityColumns+`AND i.issuer=$2 AND i.subject=$3`, id[:], issuer, subject))
 }
@@ -143,7 +144,7 @@ func (r *Reader) Waiting(id cert.NetworkID) (n int, err error) {
 	return n, err
 }
 
-// SetIdentity stores an identity, in place of the one with its issuer and subject.
+// SetIdentity stores an identity, and replaces one with the same issuer and subject.
 func (tx *Tx) SetIdentity(id cert.NetworkID, i Identity) error {
 	var user any
 	if i.UserID != "" {
@@ -165,7 +166,8 @@ func (tx *Tx) DeleteIdentity(id cert.NetworkID, identity string) error {
 	return tx.changed(`DELETE FROM identities WHERE network_id=$1 AND identity_id=$2`, id[:], identity)
 }
 
-// ExtendSession has a session of a provider last until a time, with what extends it then.
+// ExtendSession sets the end of a session of a provider, and the refresh token (sealed) that
+// extends it next.
 func (tx *Tx) ExtendSession(id cert.NetworkID, hash [32]byte, until time.Time, refresh []byte) error {
 	return tx.changed(`UPDATE sessions SET expires_at=$3, refresh=$4 WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:], until.Unix(), refresh)
 }

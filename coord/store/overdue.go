@@ -9,14 +9,15 @@ import (
 	"weft/overlay/cert"
 )
 
-// Lapsed returns at most limit nodes that should be overdue and are not: those without tags
-// of people that were last signed in at until or before.
+// Lapsed returns at most limit nodes that should be overdue and are not: nodes of people,
+// without tags, that were last signed in at until or before.
 func (r *Reader) Lapsed(id cert.NetworkID, until time.Time, limit int) ([]Node, error) {
 	return r.nodes(nodeColumns+`AND d.overdue = 0 AND d.tags = '' AND d.signed_in_at <= $2 AND u.kind = $3 ORDER BY d.signed_in_at, d.node_id LIMIT $4`,
 		id[:], until.Unix(), string(Person), limit)
 }
 
-// NotLapsed returns at most limit nodes that are overdue and should not be, as Lapsed has it.
+// NotLapsed returns at most limit nodes that are overdue and should not be, by the rule of
+// Lapsed.
 func (r *Reader) NotLapsed(id cert.NetworkID, until time.Time, limit int) ([]Node, error) {
 	return r.nodes(nodeColumns+`AND d.overdue = 1 AND (d.tags <> '' OR d.signed_in_at > $2 OR u.kind <> $3) ORDER BY d.user_id, d.node_id LIMIT $4`,
 		id[:], until.Unix(), string(Person), limit)
@@ -43,7 +44,7 @@ func (r *Reader) OverdueOf(id cert.NetworkID, userID string) (ids []cert.NodeID,
 	return ids, err
 }
 
-// SetSignedIn stores when a node was last signed in, with change n of its config.
+// SetSignedIn stores when a node was last signed in, as change n of its config.
 func (tx *Tx) SetSignedIn(id cert.NetworkID, node cert.NodeID, at time.Time, n uint64) error {
 	tx.touch(node)
 	if err := tx.changed(`UPDATE nodes SET signed_in_at=$3, config_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], at.Unix(), n); err != nil {
@@ -52,8 +53,8 @@ func (tx *Tx) SetSignedIn(id cert.NetworkID, node cert.NodeID, at time.Time, n u
 	return nil
 }
 
-// SetOverdue stores whether a node has to be signed in again, with change n: it has another
-// config and another directory from then on.
+// SetOverdue stores whether a node has to be signed in again, as change n of its config and
+// its directory.
 func (tx *Tx) SetOverdue(id cert.NetworkID, node cert.NodeID, overdue bool, n uint64) error {
 	tx.touch(node)
 	err := tx.changed(`UPDATE nodes SET overdue=$3, config_n=$4, class_n=$4 WHERE network_id=$1 AND node_id=$2`, id[:], node[:], overdue, n)
@@ -63,12 +64,12 @@ func (tx *Tx) SetOverdue(id cert.NetworkID, node cert.NodeID, overdue bool, n ui
 	return nil
 }
 
-// BumpConfigOf notes change n of the config of the nodes of these classes.
+// BumpConfigOf stores change n of the config of the nodes of these classes.
 func (tx *Tx) BumpConfigOf(id cert.NetworkID, classes []string, n uint64) error {
 	for _, class := range classes {
 		tx.rows = append(tx.rows, Rows{Class: class})
 		if err := tx.exec(`UPDATE nodes SET config_n=$3 WHERE network_id=$1 AND class=$2`, id[:], class, n); err != nil {
-			return fmt.Errorf("note another config: %w", err)
+			return fmt.Errorf("store a change of configs: %w", err)
 		}
 	}
 	return nil

@@ -8,13 +8,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// Passkey is one that somebody signs in with.
+// Passkey is a passkey of a user.
 type Passkey struct {
-	Credential []byte // its id, as the authenticator made it
-	ID         string // names it in addresses and in the audit
+	Credential []byte // its id, made by the authenticator
+	ID         string // used in addresses and in the audit
 	UserID     string
 	Name       string
-	Domain     string // that it is for
+	Domain     string // for which it was made
 	PublicKey  []byte
 	Counter    uint32
 	Flags      byte
@@ -22,7 +22,7 @@ type Passkey struct {
 	AAGUID     []byte
 	Created    time.Time
 	Used       time.Time // zero for never
-	Cloned     time.Time // last time that its counter went back, zero for never
+	Cloned     time.Time // when its counter last went back, zero for never
 }
 
 const passkeyColumns = `SELECT credential_id, passkey_id, user_id, name, rp_id, public_key, counter, flags, transports, aaguid, created_at, used_at, cloned_at FROM passkeys WHERE network_id=$1 `
@@ -44,7 +44,7 @@ func (r *Reader) Passkeys(id cert.NetworkID, userID string) (list []Passkey, err
 	return list, err
 }
 
-// Passkey finds a passkey by the id that its authenticator made.
+// Passkey finds a passkey by its Credential.
 func (r *Reader) Passkey(id cert.NetworkID, credential []byte) (p Passkey, err error) {
 	err = ErrNotFound
 	if e := r.each(passkeyColumns+`AND credential_id=$2`, []any{id[:], credential}, func(scan func(...any) error) error {
@@ -62,7 +62,7 @@ func (r *Reader) OtherPasskeys(id cert.NetworkID, domain string) (n int, err err
 	return n, err
 }
 
-// CreatePasskey stores a passkey: ErrTaken if somebody has it.
+// CreatePasskey stores a passkey; ErrTaken if it is stored already.
 func (tx *Tx) CreatePasskey(id cert.NetworkID, p Passkey) error {
 	err := tx.exec(`INSERT INTO passkeys (network_id, credential_id, passkey_id, user_id, name, rp_id, public_key, counter, flags, transports, aaguid, created_at)
 		VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`,
@@ -76,8 +76,8 @@ func (tx *Tx) CreatePasskey(id cert.NetworkID, p Passkey) error {
 	return nil
 }
 
-// UsePasskey notes that a passkey was used: how far it has counted, and whether it
-// seems to have been copied.
+// UsePasskey stores that a passkey was used: its counter, flags, and when it seemed to have
+// been copied.
 func (tx *Tx) UsePasskey(id cert.NetworkID, p Passkey) error {
 	return tx.changed(`UPDATE passkeys SET counter=$3, flags=$4, used_at=$5, cloned_at=$6 WHERE network_id=$1 AND credential_id=$2`,
 		id[:], p.Credential, p.Counter, p.Flags, orNull(p.Used), orNull(p.Cloned))

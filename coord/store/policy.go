@@ -11,12 +11,12 @@ import (
 // KeptPolicies is how many texts of the policy are stored, including the one in force.
 const KeptPolicies = 50
 
-// PolicyRevision is a text that was put into force as the policy, and by whom.
+// PolicyRevision describes a policy that was put into force.
 type PolicyRevision struct {
 	Number int        `json:"number"` // from 1, without gaps; 0 is the starting policy of a new network
-	At     *time.Time `json:"at"`     // nil when that is not known
+	At     *time.Time `json:"at"`     // nil when unknown
 	UserID string     `json:"user_id"`
-	User   string     `json:"user"` // its name at that time
+	User   string     `json:"user"` // name at that time
 	Via    string     `json:"via"`
 	Bytes  int        `json:"bytes"` // of the text
 }
@@ -32,7 +32,7 @@ func scanPolicy(scan func(...any) error, more ...any) (p PolicyRevision, err err
 	return p, err
 }
 
-// Policies lists the stored policies, the newest first: that one is in force.
+// Policies lists the stored policies, the newest first. The first one is in force.
 func (r *Reader) Policies(id cert.NetworkID) (list []PolicyRevision, err error) {
 	err = r.each(policyColumns+` FROM policies WHERE network_id=$1 ORDER BY number DESC`, []any{id[:]}, func(scan func(...any) error) error {
 		p, err := scanPolicy(scan)
@@ -42,7 +42,7 @@ func (r *Reader) Policies(id cert.NetworkID) (list []PolicyRevision, err error) 
 	return list, err
 }
 
-// PolicyText returns one of them; ErrNotFound when it is not stored any more.
+// PolicyText returns a stored policy with its text; ErrNotFound if it is not stored any more.
 func (r *Reader) PolicyText(id cert.NetworkID, number int) (p PolicyRevision, text string, err error) {
 	row := func(dest ...any) error {
 		return r.row(policyColumns+`, text FROM policies WHERE network_id=$1 AND number=$2`, []any{id[:], number}, dest...)
@@ -51,14 +51,15 @@ func (r *Reader) PolicyText(id cert.NetworkID, number int) (p PolicyRevision, te
 	return p, text, err
 }
 
-// PolicyNumber returns the number of the text in force, 0 before the first.
+// PolicyNumber returns the number of the policy in force, 0 for the starting policy of a new
+// network.
 func (r *Reader) PolicyNumber(id cert.NetworkID) (number int, err error) {
 	err = r.row(`SELECT COALESCE(MAX(number), 0) FROM policies WHERE network_id=$1`, []any{id[:]}, &number)
 	return number, err
 }
 
-// AddPolicy adds the text that SetNetwork puts into force, and forgets those that are not
-// kept any more. It returns its number, and ignores that of p.
+// AddPolicy stores the text that SetNetwork puts into force, and deletes all but the last
+// KeptPolicies. It ignores p.Number and returns the number of the new policy.
 func (tx *Tx) AddPolicy(id cert.NetworkID, p PolicyRevision, text string) (int, error) {
 	last, err := tx.PolicyNumber(id)
 	if err != nil {
@@ -93,8 +94,8 @@ func (r *Reader) ClassNames(id cert.NetworkID, class string, limit int) (names [
 	return names, err
 }
 
-// Classes returns the classes of all nodes, in order. There are many fewer of them than
-// nodes, which the index passes over.
+// Classes returns the classes of all nodes, in order. There are far fewer classes than nodes;
+// the queries skip the nodes in the index.
 func (r *Reader) Classes(id cert.NetworkID) (classes []string, err error) {
 	last := ""
 	for {

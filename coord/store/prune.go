@@ -7,17 +7,17 @@ import (
 	"weft/overlay/cert"
 )
 
-// Prune deletes what nobody needs any more: addresses out of quarantine,
-// expired certificates, removals older than keep (directories from before
-// those become full ones), changes that everybody follows by now, expired links. It returns how far back directories
-// are deltas from then on, and how many revoked certificates had expired.
+// Prune deletes rows that are no longer needed: addresses out of quarantine, expired
+// certificates, removals older than keep (a node whose directory is older gets a full one),
+// old changes, and expired links. It returns how far back deltas of the directory reach from
+// then on, and how many revoked certificates had expired.
 func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullAfter uint64, ended int64, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("prune: %w", err)
 		}
 	}()
-	// First of all: what is deleted below must have been noted.
+	// This comes first: drop moves rows that are deleted below.
 	if err := tx.drop(id, now); err != nil {
 		return 0, 0, err
 	}
@@ -45,8 +45,8 @@ func (tx *Tx) Prune(id cert.NetworkID, now time.Time, keep time.Duration) (fullA
 	}
 	for _, q := range []string{
 		`DELETE FROM freed WHERE network_id=$1 AND until <= $2`,
-		// The certificate that a node has stays: if it had not ended after all,
-		// because the clock was wrong, a deletion has to revoke it.
+		// The current certificate of a node stays: if the clock was wrong and it has not
+		// expired, deleting the node has to revoke it.
 		`DELETE FROM issued WHERE network_id=$1 AND expires_at <= $2 AND (revoked_at IS NOT NULL OR NOT EXISTS (
 			SELECT 1 FROM nodes d WHERE d.network_id = issued.network_id AND d.node_id = issued.node_id AND d.expires_at = issued.expires_at))`,
 		`DELETE FROM login_links WHERE network_id=$1 AND expires_at <= $2`,

@@ -7,13 +7,13 @@ import (
 	"fmt"
 )
 
-// Reader reads one consistent state of the database. It is valid only inside
-// the function it was handed to, on that goroutine.
+// Reader reads one consistent state of the database. It is valid only inside the function
+// that it was passed to, on that goroutine.
 type Reader struct {
 	conn  *sql.Conn
-	stmts map[string]*sql.Stmt // prepared once per connection; the set of texts is fixed by the program
+	stmts map[string]*sql.Stmt // prepared once per connection; the program has a fixed set of texts
 	ctx   context.Context      // of the running operation
-	// before is asked before each statement, nil for none.
+	// before is called before each statement; nil for none.
 	before func(query string) error
 }
 
@@ -38,8 +38,8 @@ func (s *Store) Read(ctx context.Context, f func(*Reader) error) (err error) {
 	if closed {
 		return ErrClosed
 	}
-	// The statements run without the caller's ctx: an interrupted BEGIN or
-	// ROLLBACK would leave the shared connection in the middle of something.
+	// The statements run without the caller's ctx: an interrupted BEGIN or ROLLBACK would
+	// leave the shared connection inside a transaction.
 	r.ctx = context.WithoutCancel(ctx)
 	if err := r.exec("BEGIN"); err != nil {
 		return fmt.Errorf("begin read: %w", err)
@@ -74,7 +74,7 @@ func (r *Reader) exec(query string, args ...any) error {
 	return err
 }
 
-// execN returns the number of rows that were changed.
+// execN returns the number of changed rows.
 func (r *Reader) execN(query string, args ...any) (int64, error) {
 	st, err := r.prepare(query)
 	if err != nil {
@@ -87,7 +87,7 @@ func (r *Reader) execN(query string, args ...any) (int64, error) {
 	return res.RowsAffected()
 }
 
-// row scans the only row; ErrNotFound when there is none.
+// row scans the only row; ErrNotFound if there is none.
 func (r *Reader) row(query string, args []any, dest ...any) error {
 	st, err := r.prepare(query)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Relay is a relay that runs alone.
+// Relay is a standalone relay.
 type Relay struct {
 	ID       string    `json:"id"` // hex, as in api.Relay
 	Name     string    `json:"name"`
@@ -66,12 +66,12 @@ func (tx *Tx) UpdateRelay(id cert.NetworkID, rl Relay) error {
 	return tx.changed(`UPDATE relays SET urls=$3, stun=$4, software=$5 WHERE network_id=$1 AND relay_id=$2`, id[:], rl.ID, urls, stun, rl.Software)
 }
 
-// DeleteRelay forgets a relay.
+// DeleteRelay deletes a relay.
 func (tx *Tx) DeleteRelay(id cert.NetworkID, relayID string) error {
 	return tx.changed(`DELETE FROM relays WHERE network_id=$1 AND relay_id=$2`, id[:], relayID)
 }
 
-// BumpConfig makes a change of everybody's config and returns its number.
+// BumpConfig makes a change of the config of all nodes and returns its number.
 func (tx *Tx) BumpConfig(id cert.NetworkID) (uint64, error) {
 	n, err := tx.Bump(id)
 	if err != nil {

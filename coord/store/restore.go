@@ -8,13 +8,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// Restored gives a database that came out of a backup a new epoch: every node
-// then fetches everything anew, and nobody takes the numbers that follow for
-// those that were given out after the backup was made.
+// Restored gives a database from a backup a new epoch: every node then fetches everything
+// anew, and does not confuse the following change numbers with those that were used after the
+// backup was made.
 //
-// What ended until now may have been revoked, and dropped again from a list that
-// is newer than the backup. Who was online then says nothing about now. Webhooks go on
-// from where they were: what they were about to send, and no more, may come twice.
+// Certificates that have expired by now may have been revoked after the backup, and dropped
+// again from a newer list, so the list does not claim to know about them. The stored presence
+// is deleted as out of date. Webhooks continue from their cursors, so they may send again
+// only the events that were not sent when the backup was made.
 func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
 	if err := tx.DroppedUntil(id, now); err != nil {
 		return err
@@ -29,15 +30,15 @@ func (tx *Tx) Restored(id cert.NetworkID, epoch uint64, now time.Time) error {
 	if err := tx.ForgetPresence(id); err != nil {
 		return err
 	}
-	// Links and sessions of people may have been used or ended since.
+	// Sign-in links may have been used since, and sessions ended.
 	if err := tx.exec(`DELETE FROM login_links WHERE network_id=$1`, id[:]); err != nil {
 		return err
 	}
 	return tx.exec(`DELETE FROM sessions WHERE network_id=$1`, id[:])
 }
 
-// HolderOf returns the node that a certificate was issued to, whether it still
-// exists or not; ErrNotFound if the serial number is not known here.
+// HolderOf returns the node that a certificate was issued to, which may be deleted;
+// ErrNotFound if the serial number is unknown here.
 func (r *Reader) HolderOf(id cert.NetworkID, serial *big.Int) (node cert.NodeID, revoked bool, err error) {
 	var b []byte
 	var at *int64
@@ -46,8 +47,8 @@ func (r *Reader) HolderOf(id cert.NetworkID, serial *big.Int) (node cert.NodeID,
 	return node, at != nil, err
 }
 
-// AddRevoked keeps a serial number that a revocation list names and that is
-// not known here, until expires.
+// AddRevoked stores, until expires, a serial number that a revocation list names and that is
+// unknown here.
 func (tx *Tx) AddRevoked(id cert.NetworkID, serial *big.Int, superseded bool, now, expires time.Time) error {
 	var nobody cert.NodeID
 	return tx.exec(`INSERT INTO issued (network_id, node_id, serial, expires_at, revoked_at, superseded) VALUES ($1,$2,$3,$4,$5,$6) ON CONFLICT DO NOTHING`,

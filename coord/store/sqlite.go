@@ -28,11 +28,11 @@ var ErrNewer = errors.New("the database was written by a newer weft-server; use 
 // changed nothing, reads go on, and the next write is tried as usual.
 var ErrDiskFull = errors.New("the disk is full")
 
-// openSQLite opens (and if need be makes) the database file with all pragmas
+// openSQLite opens the database file, which it makes if it does not exist, with all pragmas
 // set on every connection.
 func openSQLite(path string) (*sql.DB, error) {
-	// The file holds password hashes and who talks to whom: 0600 before
-	// SQLite makes it, and it gives -wal and -shm the same mode.
+	// The file holds password hashes and who talks to whom. It gets mode 0600 before SQLite
+	// opens it, and SQLite gives -wal and -shm the same mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -84,9 +84,9 @@ func schemaVersion() int {
 	return len(files)
 }
 
-// migrate brings the schema to the newest version, one migration at a time,
-// each in one transaction together with its version number: killed at any
-// point, the next start goes on from there. There is no way back.
+// migrate brings the schema to the newest version, one migration at a time, each in one
+// transaction together with its version number: if the process is killed, the next start
+// continues from there. There are no downgrades.
 func migrate(ctx context.Context, c *sql.Conn) error {
 	var have int
 	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
@@ -124,8 +124,8 @@ func migrate(ctx context.Context, c *sql.Conn) error {
 	return nil
 }
 
-// backupBefore leaves a copy of the database beside it before its schema is
-// changed: DATABASE.schema-N.
+// backupBefore writes a copy of the database, DATABASE.schema-N, before the schema is
+// changed.
 func backupBefore(ctx context.Context, c *sql.Conn, schema int) error {
 	var seq int
 	var name, path string
@@ -133,7 +133,7 @@ func backupBefore(ctx context.Context, c *sql.Conn, schema int) error {
 		return fmt.Errorf("find the database file: %w", err)
 	}
 	copy := fmt.Sprintf("%s.schema-%d", path, schema)
-	// One that is there is of a migration that was killed, and may be half.
+	// An existing copy was left by a migration that was killed, and may be incomplete.
 	if err := os.Remove(copy); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("back up before migration: %w", err)
 	}
@@ -148,7 +148,7 @@ func backupBefore(ctx context.Context, c *sql.Conn, schema int) error {
 	return nil
 }
 
-// isDiskFull reports whether err is SQLite's word for having no room to write.
+// isDiskFull reports whether err is SQLite's error for a full disk.
 func isDiskFull(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL

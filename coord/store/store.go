@@ -19,13 +19,13 @@ var (
 
 // Options configure Open.
 type Options struct {
-	Path    string // the database file; made when missing
+	Path    string // the database file; made if it does not exist
 	Log     *slog.Logger
 	Readers int // reading connections; 0 means 3
 
-	// Seal, when set, is called once at the end of each batch of writes in which
-	// something was noted, before the commit, with all that was (Tx.Note), in the
-	// order of the writes. Its error fails the batch.
+	// Seal, when set, is called once at the end of each batch of writes that has notes,
+	// before the commit, with all notes (Tx.Note) in the order of the writes. Its error fails
+	// the batch.
 	Seal func(tx *Tx, notes []any) error
 
 	// Written, when set, is called after each commit that wrote rows of devices, with which
@@ -33,11 +33,11 @@ type Options struct {
 	// not block or call the store.
 	Written func([]Rows)
 
-	// BeforeCommit, when set, is asked before each commit; its error makes the
-	// commit fail. For fault injection.
+	// BeforeCommit, when set, is called before each commit; its error makes the commit fail.
+	// For fault injection.
 	BeforeCommit func() error
-	// BeforeStatement, when set, is asked before each statement of the writer with its
-	// text; its error is the statement's. For fault injection.
+	// BeforeStatement, when set, is called with the text of each statement of the writer
+	// before it runs; its error becomes the statement's error. For fault injection.
 	BeforeStatement func(query string) error
 }
 
@@ -55,12 +55,12 @@ type Store struct {
 	done      chan struct{} // closed when the writer has ended
 	written   func([]Rows)
 
-	mu     sync.RWMutex // held for reading while an op is handed over
+	mu     sync.RWMutex // held for reading while an op is passed to the writer
 	closed bool
 }
 
-// Open opens the database, migrates its schema and starts the writer. Only
-// one Store may have a database open; the caller holds a lock for that.
+// Open opens the database, migrates its schema and starts the writer. Only one Store may have
+// a database open; the caller holds a lock that ensures that.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Readers == 0 {
 		o.Readers = 3
@@ -110,8 +110,8 @@ func (s *Store) start(ctx context.Context) error {
 	return nil
 }
 
-// Backup writes a consistent copy of the database to path, which must not
-// exist, while everything else goes on.
+// Backup writes a consistent copy of the database to path, which must not exist, while reads
+// and writes continue.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	c, err := s.db.Conn(ctx)
 	if err != nil {

@@ -8,21 +8,21 @@ import (
 	"weft/overlay/cert"
 )
 
-// Token is a token with which a service uses the API; only a hash of its secret is stored.
+// Token is a token with which a service uses the API. Only a hash of its secret is stored.
 type Token struct {
 	ID          string     `json:"id"`
 	Hash        [32]byte   `json:"-"`
 	UserID      string     `json:"-"`
-	MadeBy      string     `json:"-"`           // id of the user who made it, "" for none
+	MadeBy      string     `json:"-"`           // id of the user who made it, "" if no user did
 	Maker       string     `json:"made_by"`     // name of that user
-	Suspended   bool       `json:"suspended"`   // it does not work while its user, or who made it, is suspended
+	Suspended   bool       `json:"suspended"`   // its user or its maker is suspended: it does not work for that time
 	User        string     `json:"user"`        // name of the service
 	Description string     `json:"description"` // for people
 	Created     time.Time  `json:"created"`
-	Expires     *time.Time `json:"expires"`   // nil: it does not
-	Revoked     *time.Time `json:"revoked"`   // nil: not
+	Expires     *time.Time `json:"expires"`   // nil: it does not expire
+	Revoked     *time.Time `json:"revoked"`   // nil: it is not
 	Used        *time.Time `json:"last_used"` // nil: never; to the minute
-	From        []string   `json:"used_from"` // addresses, the last one first; of IPv6 the /64; not nil
+	From        []string   `json:"used_from"` // addresses, the most recent first; for IPv6 the /64; not nil
 }
 
 // Live reports whether a token can be used at now.
@@ -91,17 +91,17 @@ func (tx *Tx) CreateToken(id cert.NetworkID, t Token) error {
 	return nil
 }
 
-// RevokeToken makes a token useless; a token revoked before keeps its date.
+// RevokeToken revokes a token. A token that was revoked before keeps its date.
 func (tx *Tx) RevokeToken(id cert.NetworkID, tokenID string, now time.Time) error {
 	return tx.changed(`UPDATE tokens SET revoked_at = COALESCE(revoked_at, $3) WHERE network_id=$1 AND token_id=$2`, id[:], tokenID, now.Unix())
 }
 
-// SetTokenUsed stores when and from where a token was used, the last address first.
+// SetTokenUsed stores when and from where a token was used, the most recent address first.
 func (tx *Tx) SetTokenUsed(id cert.NetworkID, tokenID string, at time.Time, from []string) error {
 	return tx.changed(`UPDATE tokens SET used_at=$3, used_from=$4 WHERE network_id=$1 AND token_id=$2`, id[:], tokenID, at.Unix(), strings.Join(from, ","))
 }
 
-// PruneTokens deletes the tokens that ended before a time.
+// PruneTokens deletes the tokens that were revoked or expired before a time.
 func (tx *Tx) PruneTokens(id cert.NetworkID, before time.Time) error {
 	return tx.exec(`DELETE FROM tokens WHERE network_id=$1 AND (revoked_at < $2 OR expires_at < $2)`, id[:], before.Unix())
 }

@@ -15,15 +15,15 @@ import (
 type User struct {
 	ID       string    `json:"id"` // opaque, without "/"
 	Name     string    `json:"name"`
-	Password string    `json:"-"`     // its hash (coord/passhash), "" for none yet
-	Owner    bool      `json:"owner"` // whose devices and keys are that nobody else is named for
+	Password string    `json:"-"`     // hash of its password (coord/passhash), "" for none yet
+	Owner    bool      `json:"owner"` // owns the devices and keys for which no other user is named
 	Kind     UserKind  `json:"kind"`
 	Role     string    `json:"role"` // see coord/ops.Role
-	Tags     []string  `json:"tags"` // without "tag:", sorted; if there are any, they narrow the role
+	Tags     []string  `json:"tags"` // without "tag:", sorted; if there are any, they limit the role
 	Created  time.Time `json:"created"`
-	// DisplayName is for people to read, "" for none: Name is in certificates and rules.
+	// DisplayName is what people read, "" for none; certificates and rules use Name.
 	DisplayName string     `json:"display_name"`
-	Suspended   *time.Time `json:"suspended"` // since when it may do nothing; nil: it may
+	Suspended   *time.Time `json:"suspended"` // since when it is suspended; nil: it is not
 }
 
 // UserKind says what a user is. The words are stored.
@@ -39,35 +39,36 @@ const (
 type Session struct {
 	Hash    [32]byte
 	UserID  string
-	Created time.Time // when somebody signed in: doing that again begins a new one
+	Created time.Time // when the user signed in; signing in again begins a new session
 	Seen    time.Time
 	Agent   string
 	Addr    string
 	Method  Method
-	// Provider is where somebody signed in elsewhere, and Refresh what extends it there,
-	// sealed. Then it ends at Expires, which is zero for others.
+	// Provider is the OpenID provider at which the user signed in, "" for none. Refresh is
+	// the sealed refresh token that extends the session. Such a session ends at Expires,
+	// which is zero for other sessions.
 	Provider string
 	Refresh  []byte
 	Expires  time.Time
 }
 
-// Method is what somebody signed in with. The words are stored and shown.
+// Method is how a user signed in. The words are stored and shown.
 type Method string
 
-// The methods; "" is of an older server.
+// The methods; "" was stored by an older server.
 const (
 	WithPassword Method = "password"
 	WithLink     Method = "link"
 	WithPasskey  Method = "passkey"
 	WithProvider Method = "oidc"
 
-	// What was proved besides.
+	// What was proved in addition.
 	AndTOTP     = "totp"
 	AndRecovery = "recovery"
 	AndPasskey  = "passkey"
 )
 
-// With is a method with something that was proved besides.
+// With returns the method with something that was proved in addition.
 func (m Method) With(more string) Method { return m + "+" + Method(more) }
 
 // Strong reports whether more than a password or a link was proved.
@@ -103,13 +104,13 @@ func (r *Reader) UserByName(id cert.NetworkID, name string) (User, error) {
 	return r.user(userColumns+`AND name=$2`, id[:], name)
 }
 
-// FirstUser returns the user with User.Owner: the one that was made first, or an owner
-// who came in its place.
+// FirstUser returns the user with User.Owner: the first user of the network, or the owner who
+// replaced it.
 func (r *Reader) FirstUser(id cert.NetworkID) (User, error) {
 	return r.user(userColumns+`AND owner=1`, id[:])
 }
 
-// SetFirstUser makes another user the one of FirstUser.
+// SetFirstUser makes another user the FirstUser.
 func (tx *Tx) SetFirstUser(id cert.NetworkID, userID string) error {
 	return tx.exec(`UPDATE users SET owner = CASE WHEN user_id=$2 THEN 1 ELSE 0 END WHERE network_id=$1 AND (owner=1 OR user_id=$2)`, id[:], userID)
 }
@@ -134,7 +135,7 @@ func (r *Reader) Users(id cert.NetworkID) (users []User, err error) {
 	return users, err
 }
 
-// CreateUser stores a new user: ErrTaken when the name is, or was once.
+// CreateUser stores a new user; ErrTaken if a user has or had this name.
 func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
 	used, err := tx.NameUsed(id, u.Name)
 	if err == nil && used {
@@ -153,20 +154,20 @@ func (tx *Tx) CreateUser(id cert.NetworkID, u User) error {
 	return nil
 }
 
-// NameUsed reports whether a user of this name was deleted: nobody gets it again, since
-// certificates carry it.
+// NameUsed reports whether a user with this name was deleted. The name is not used again,
+// since certificates carry it.
 func (r *Reader) NameUsed(id cert.NetworkID, name string) (used bool, err error) {
 	err = r.row(`SELECT EXISTS (SELECT 1 FROM used_names WHERE network_id=$1 AND name=$2)`, []any{id[:], name}, &used)
 	return used, err
 }
 
-// SetDisplayName stores what a user is called, "" for nothing beside the name.
+// SetDisplayName stores the display name of a user, "" for none.
 func (tx *Tx) SetDisplayName(id cert.NetworkID, userID, name string) error {
 	return tx.changed(`UPDATE users SET display_name=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, name)
 }
 
-// SetSuspended stores since when a user may do nothing, the zero time for one that may.
-// Its links and sessions are deleted.
+// SetSuspended stores since when a user is suspended, the zero time if it is not. It deletes
+// the user's links and sessions.
 func (tx *Tx) SetSuspended(id cert.NetworkID, userID string, since time.Time) error {
 	if err := tx.changed(`UPDATE users SET suspended_at=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, orNull(since)); err != nil {
 		return err
@@ -181,7 +182,7 @@ func (tx *Tx) SetSuspended(id cert.NetworkID, userID string, since time.Time) er
 func (tx *Tx) RevokeMadeBy(id cert.NetworkID, userID string, now time.Time) error {
 	for _, table := range []string{"tokens", "keys"} {
 		if err := tx.exec(`UPDATE `+table+` SET revoked_at = COALESCE(revoked_at, $3) WHERE network_id=$1 AND made_by=$2`, id[:], userID, now.Unix()); err != nil {
-			return fmt.Errorf("revoke what a user made: %w", err)
+			return fmt.Errorf("revoke tokens and keys that a user made: %w", err)
 		}
 	}
 	return nil
@@ -192,12 +193,12 @@ func (tx *Tx) DeleteKeys(id cert.NetworkID, userID string) error {
 	return tx.exec(`DELETE FROM keys WHERE network_id=$1 AND user_id=$2`, id[:], userID)
 }
 
-// GiveKeys revokes the keys of a user and makes them another one's.
+// GiveKeys revokes the keys of a user and gives them to another user.
 func (tx *Tx) GiveKeys(id cert.NetworkID, from, to string, now time.Time) error {
 	return tx.exec(`UPDATE keys SET user_id=$3, revoked_at = COALESCE(revoked_at, $4) WHERE network_id=$1 AND user_id=$2`, id[:], from, to, now.Unix())
 }
 
-// SetRole stores what a user may do, and for which tags.
+// SetRole stores the role of a user and the tags that limit it.
 func (tx *Tx) SetRole(id cert.NetworkID, userID, role string, tags []string) error {
 	return tx.changed(`UPDATE users SET role=$3, tags=$4 WHERE network_id=$1 AND user_id=$2`, id[:], userID, role, JoinTags(tags))
 }
@@ -221,8 +222,8 @@ func (r *Reader) NodesOf(id cert.NetworkID, userID string) (ids []cert.NodeID, e
 	return ids, err
 }
 
-// DeleteUser deletes a user without nodes and keys; sessions, links and
-// tokens go along. ErrTaken while nodes or keys of the user exist.
+// DeleteUser deletes a user without nodes and keys; its sessions, links and tokens are
+// deleted too. ErrTaken while nodes or keys of the user exist.
 func (tx *Tx) DeleteUser(id cert.NetworkID, userID string) error {
 	nodes, keys, err := tx.Belongings(id, userID)
 	if err != nil {
@@ -232,13 +233,13 @@ func (tx *Tx) DeleteUser(id cert.NetworkID, userID string) error {
 		return fmt.Errorf("delete user: it owns devices or keys: %w", ErrTaken)
 	}
 	if err := tx.exec(`INSERT INTO used_names (network_id, name) SELECT network_id, name FROM users WHERE network_id=$1 AND user_id=$2`, id[:], userID); err != nil {
-		return fmt.Errorf("keep the name of a user: %w", err)
+		return fmt.Errorf("store the name of a deleted user: %w", err)
 	}
 	return tx.changed(`DELETE FROM users WHERE network_id=$1 AND user_id=$2`, id[:], userID)
 }
 
-// SetPassword stores a password hash, and deletes the user's links and all
-// sessions but keep.
+// SetPassword stores a password hash, and deletes the user's links and all sessions except
+// keep.
 func (tx *Tx) SetPassword(id cert.NetworkID, userID, hash string, keep [32]byte) error {
 	if err := tx.changed(`UPDATE users SET password=$3 WHERE network_id=$1 AND user_id=$2`, id[:], userID, hash); err != nil {
 		return fmt.Errorf("set password: %w", err)
@@ -255,7 +256,7 @@ func (tx *Tx) CreateLink(id cert.NetworkID, hash [32]byte, userID string, now, e
 		id[:], hash[:], userID, now.Unix(), expires.Unix())
 }
 
-// Link finds a link that is still good.
+// Link finds a link that can still be used.
 func (r *Reader) Link(id cert.NetworkID, hash [32]byte, now time.Time) (l Link, err error) {
 	var userID string
 	var by *string
@@ -269,7 +270,7 @@ func (r *Reader) Link(id cert.NetworkID, hash [32]byte, now time.Time) (l Link, 
 	return l, err
 }
 
-// DeleteLink uses a link up.
+// DeleteLink deletes a link, so that it cannot be used again.
 func (tx *Tx) DeleteLink(id cert.NetworkID, hash [32]byte) error {
 	return tx.changed(`DELETE FROM login_links WHERE network_id=$1 AND token_hash=$2`, id[:], hash[:])
 }
@@ -277,8 +278,8 @@ func (tx *Tx) DeleteLink(id cert.NetworkID, hash [32]byte) error {
 // maxSessions bounds the sessions of one user.
 const maxSessions = 100
 
-// CreateSession stores a session and deletes the least recently seen above
-// the bound, which it returns. Whoever has signed in needs no invitation any more.
+// CreateSession stores a session, deletes the least recently used sessions above the bound
+// and returns these. It also deletes an invitation of the user, which is no longer needed.
 func (tx *Tx) CreateSession(id cert.NetworkID, s Session) (ended []Session, err error) {
 	if err := tx.exec(`INSERT INTO sessions (network_id, token_hash, user_id, created_at, seen_at, agent, addr, method, provider, refresh, expires_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)`,
 		id[:], s.Hash[:], s.UserID, s.Created.Unix(), s.Seen.Unix(), s.Agent, s.Addr, string(s.Method), s.Provider, s.Refresh, orNull(s.Expires)); err != nil {
@@ -355,7 +356,7 @@ func (tx *Tx) DeleteSession(id cert.NetworkID, userID string, hash [32]byte) err
 	return tx.changed(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash=$3`, id[:], userID, hash[:])
 }
 
-// DeleteSessions deletes all sessions of a user but keep.
+// DeleteSessions deletes all sessions of a user except keep.
 func (tx *Tx) DeleteSessions(id cert.NetworkID, userID string, keep [32]byte) error {
 	return tx.exec(`DELETE FROM sessions WHERE network_id=$1 AND user_id=$2 AND token_hash <> $3`, id[:], userID, keep[:])
 }

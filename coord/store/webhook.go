@@ -16,13 +16,13 @@ type Webhook struct {
 	URL      string         `json:"url"`
 	Note     string         `json:"note"`
 	Events   []string       `json:"events"`        // patterns; not nil
-	Tags     []string       `json:"tags"`          // only events of what carries one of them; not nil
-	Allow    []netip.Prefix `json:"allow_targets"` // dialled whatever they are; not nil
+	Tags     []string       `json:"tags"`          // only events about things that carry one of these tags; not nil
+	Allow    []netip.Prefix `json:"allow_targets"` // targets that are allowed though they would be refused; not nil
 	Enabled  bool           `json:"enabled"`
 	Created  time.Time      `json:"created"`
-	Revision uint64         `json:"-"` // another one after each change
+	Revision uint64         `json:"-"` // changes with each edit
 
-	Salt     []byte     `json:"-"` // what the secret is made from; so is the one before
+	Salt     []byte     `json:"-"` // from which the secret is derived; OldSalt is for the secret before
 	OldSalt  []byte     `json:"-"`
 	OldUntil *time.Time `json:"old_secret_until"` // until when requests are signed with both; nil for one secret
 
@@ -31,15 +31,15 @@ type Webhook struct {
 
 // WebhookState holds the cursors and the attempts of a webhook.
 type WebhookState struct {
-	Audit    uint64 `json:"-"` // last audit record that is done with
-	Presence uint64 `json:"-"` // and presence event
+	Audit    uint64 `json:"-"` // last audit record that was handled
+	Presence uint64 `json:"-"` // last presence event that was handled
 
-	Attempts int        `json:"attempts"`      // in vain, of the event that comes next
-	Failing  *time.Time `json:"failing_since"` // the first of them
+	Attempts int        `json:"attempts"`      // failed attempts to send the next event
+	Failing  *time.Time `json:"failing_since"` // time of the first of these attempts
 	Next     *time.Time `json:"next_attempt"`  // nil: as soon as there is something to send
-	Paused   *time.Time `json:"paused"`        // nothing is sent until it is enabled again; nil: not
+	Paused   *time.Time `json:"paused"`        // when it was paused: nothing is sent until it is enabled again; nil: it is not
 
-	Delivered uint64      `json:"delivered"`     // how many events were taken
+	Delivered uint64      `json:"delivered"`     // number of events that the receiver accepted
 	Last      *time.Time  `json:"last_delivery"` // nil: never
 	LastError string      `json:"last_error"`    // of the last attempt that failed, "" for none
 	Missed    uint64      `json:"missed"`        // events that were removed, or became too old, before they could be sent
@@ -54,7 +54,7 @@ type Delivered struct {
 	At     time.Time `json:"at"`
 	TookMS int64     `json:"took_ms"`
 	Status int       `json:"status"` // of HTTP, 0 for none
-	Error  string    `json:"error"`  // "" for none: it was taken
+	Error  string    `json:"error"`  // "" for none: the receiver accepted the event
 }
 
 const webhookColumns = `SELECT webhook_id, revision, url, note, events, tags, allow, enabled, salt, old_salt, old_until, created_at,
@@ -144,8 +144,8 @@ func (tx *Tx) EditWebhook(id cert.NetworkID, w Webhook) error {
 	return nil
 }
 
-// SetWebhookState stores the state of a webhook, if nobody has changed the webhook since w
-// was read; else it returns ErrNotFound.
+// SetWebhookState stores the state of a webhook. It returns ErrNotFound if the webhook was
+// edited or deleted since w was read.
 func (tx *Tx) SetWebhookState(id cert.NetworkID, w Webhook) error {
 	recent, err := json.Marshal(append([]Delivered{}, w.Recent...))
 	if err != nil {
@@ -173,7 +173,7 @@ func (tx *Tx) DeleteWebhook(id cert.NetworkID, webhook string) error {
 // PresenceEvent says that a device went online or offline.
 type PresenceEvent struct {
 	N      uint64
-	ID     string // no other event's
+	ID     string // unique
 	At     time.Time
 	Node   cert.NodeID
 	Name   string
@@ -181,11 +181,11 @@ type PresenceEvent struct {
 	Online bool
 }
 
-// presenceKeep is how many events are stored at most: about two megabytes.
+// presenceKeep bounds the stored events: about two megabytes.
 const presenceKeep = 10_000
 
-// PresenceEvents returns the events after number n, limit at most, in their order, and
-// how many there were between n and the first one, which are not kept any more.
+// PresenceEvents returns at most limit events after number n, in order, and how many events
+// between n and the first one were deleted already.
 func (r *Reader) PresenceEvents(id cert.NetworkID, n uint64, limit int) (events []PresenceEvent, gone uint64, err error) {
 	err = r.each(`SELECT n, event_id, ms_at, node_id, name, tags, online FROM presence_events WHERE network_id=$1 AND n > $2 ORDER BY n LIMIT $3`, []any{id[:], n, limit},
 		func(scan func(...any) error) error {
@@ -208,7 +208,7 @@ func (r *Reader) PresenceEvents(id cert.NetworkID, n uint64, limit int) (events 
 	return events, gone, nil
 }
 
-// LastPresence is the number of the last presence event, 0 for none.
+// LastPresence returns the number of the last presence event, 0 for none.
 func (r *Reader) LastPresence(id cert.NetworkID) (n uint64, err error) {
 	err = r.row(`SELECT COALESCE(MAX(n), 0) FROM presence_events WHERE network_id=$1`, []any{id[:]}, &n)
 	return n, err
@@ -239,7 +239,7 @@ func (r *Reader) IsToldOnline(id cert.NetworkID, node cert.NodeID) (online bool,
 	return online, err
 }
 
-// SetToldOnline says that a device that exists is online, or not, without an event.
+// SetToldOnline stores whether a device that exists is online, without an event.
 func (tx *Tx) SetToldOnline(id cert.NetworkID, node cert.NodeID, online bool) error {
 	if online {
 		return tx.exec(`INSERT INTO presence_told (network_id, node_id) VALUES ($1,$2) ON CONFLICT DO NOTHING`, id[:], node[:])
@@ -247,13 +247,13 @@ func (tx *Tx) SetToldOnline(id cert.NetworkID, node cert.NodeID, online bool) er
 	return tx.exec(`DELETE FROM presence_told WHERE network_id=$1 AND node_id=$2`, id[:], node[:])
 }
 
-// SetPresenceKnown says that SetToldOnline was called for all who are online.
+// SetPresenceKnown stores that SetToldOnline was called for all devices that are online.
 func (tx *Tx) SetPresenceKnown(id cert.NetworkID) error {
 	return tx.exec(`UPDATE networks SET presence_known=1 WHERE network_id=$1`, id[:])
 }
 
-// ForgetPresence removes the state and the events: nobody wants them, or they are of
-// another time.
+// ForgetPresence deletes the presence state and events: no webhook wants them, or they are
+// from before a restore.
 func (tx *Tx) ForgetPresence(id cert.NetworkID) error {
 	for _, q := range []string{
 		`UPDATE networks SET presence_known=0 WHERE network_id=$1`,
@@ -269,8 +269,7 @@ func (tx *Tx) ForgetPresence(id cert.NetworkID) error {
 	return nil
 }
 
-// AddPresence appends events, sets their numbers, and removes the oldest beyond those
-// that are kept.
+// AddPresence appends events, sets their numbers, and deletes the oldest beyond presenceKeep.
 func (tx *Tx) AddPresence(id cert.NetworkID, events []PresenceEvent) error {
 	n, err := tx.LastPresence(id)
 	if err != nil {

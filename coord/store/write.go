@@ -1,10 +1,9 @@
 package store
 
-// Writing, in the order in which a write meets it: Write hands an op to the
-// writer, writeLoop gathers a batch, runBatch makes one transaction of it,
-// runOp runs each under its savepoint, Options.Seal completes the batch with what
-// they noted, and after the commit the After functions run and the callers are
-// answered.
+// The steps of a write, in order: Write passes an op to the writer, writeLoop collects a
+// batch, runBatch runs it as one transaction, runOp runs each op under its savepoint,
+// Options.Seal completes the batch with its notes, and after the commit the After functions
+// run and the calls of Write return.
 
 import (
 	"context"
@@ -17,8 +16,8 @@ import (
 // maxBatch bounds how many writes share one transaction, and how many wait.
 const maxBatch = 256
 
-// Tx is a Reader that may also write. It is valid only inside the function it
-// was handed to, on the writer's goroutine: do no I/O there but the database's.
+// Tx is a Reader that may also write. It is valid only inside the function that it was passed
+// to, on the writer's goroutine. That function does no I/O except on the database.
 type Tx struct {
 	Reader
 	after []func()
@@ -31,8 +30,8 @@ type Tx struct {
 // order, on the writer's goroutine. f must not block or call the store.
 func (tx *Tx) After(f func()) { tx.after = append(tx.after, f) }
 
-// Note hands v to Options.Seal, together with what the other writes of the batch
-// noted. What a write notes that fails is forgotten.
+// Note passes v to Options.Seal, together with the notes of the other writes of the batch.
+// The notes of a write that fails are dropped.
 func (tx *Tx) Note(v any) { tx.notes = append(tx.notes, v) }
 
 // Rows are rows of devices: that of one, or those of a class where Class is not "".
@@ -52,9 +51,9 @@ type op struct {
 	done chan struct{}
 }
 
-// Write runs f in a write transaction and returns once its changes are
-// durable. When f, or the commit, fails, nothing of it has happened. ctx is
-// honoured until f starts; from then on the outcome is waited for.
+// Write runs f in a write transaction and returns once its changes are durable. If f or the
+// commit fails, nothing was changed. ctx can end the call only until f starts; from then on
+// Write waits for the result.
 func (s *Store) Write(ctx context.Context, f func(*Tx) error) error {
 	o := &op{ctx: ctx, f: f, done: make(chan struct{})}
 	s.mu.RLock()
@@ -144,7 +143,7 @@ func (s *Store) transact(r *Reader, batch []*op) (after []func(), err error) {
 			return nil, err
 		}
 		if tx == nil {
-			continue // it failed and undid itself
+			continue // it failed and was rolled back
 		}
 		after, notes, rows = append(after, tx.after...), append(notes, tx.notes...), append(rows, tx.rows...)
 	}
@@ -186,7 +185,7 @@ func runOp(r *Reader, o *op, ends *audits) (tx *Tx, err error) {
 	before := ends.clone()
 	if o.err = call(o.f, tx); o.err != nil {
 		if isDiskFull(o.err) {
-			// SQLite has given up the whole transaction, not only this write.
+			// SQLite has rolled back the whole transaction, not only this write.
 			err, o.err = o.err, nil
 			return nil, err
 		}
