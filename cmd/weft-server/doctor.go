@@ -29,6 +29,7 @@ import (
 	"weft/dns"
 	"weft/overlay/cause"
 	"weft/overlay/release"
+	facts "weft/overlay/report"
 )
 
 const (
@@ -83,7 +84,7 @@ and what is outside the module.`,
 
 // collect gathers the facts for the doctor. A fact that cannot be found out stays unknown.
 func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
-	f := doctor.Facts{Now: time.Now(), Built: coord.BuildTime(), Version: cli.Version(), Data: data, Free: coord.DiskFree(data), Backup: ops.LastBackup(data), Releases: o.releases}
+	f := doctor.Facts{Now: time.Now(), Built: facts.BuildTime(), Version: cli.Version(), Data: data, Free: facts.DiskFree(data), Backup: ops.LastBackup(data), Releases: o.releases}
 	if f.Releases == "" {
 		f.Releases = filepath.Join(data, "releases")
 	}

@@ -16,6 +16,7 @@ import (
 	"weft/cmd/internal/cli"
 	"weft/overlay/doctor"
 	"weft/overlay/localapi"
+	facts "weft/overlay/report"
 )
 
 // lookTime bounds each check of the doctor.
@@ -70,7 +71,7 @@ func collect(ctx context.Context, c *localapi.Client, state string) doctor.Facts
 		f.Status = &st
 	}
 	if fi, err := os.Stat(state); err == nil && fi.IsDir() {
-		f.Free = diskFree(state)
+		f.Free = facts.DiskFree(state)
 		f.ReadOnly = writable(state)
 	}
 	if f.Status == nil {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"weft/overlay"
 	"weft/overlay/fips"
 	"weft/overlay/localapi"
+	facts "weft/overlay/report"
 	"weft/overlay/status"
 )
 
@@ -238,7 +238,7 @@ func daemon(ctx context.Context, o *runOptions, stdin io.Reader, stdout, stderr 
 		Token:        token,
 		Hostname:     o.hostname,
 		Version:      cli.Version(),
-		BuildTime:    buildTime(),
+		BuildTime:    facts.BuildTime(), // the lower bound of weft time
 		Log:          log,
 		UDP:          udp,
 		Suite:        suite,
@@ -320,19 +320,4 @@ func (o *runOptions) readToken(stdin io.Reader) (string, error) {
 		return checkToken([]byte(o.token), "--token")
 	}
 	return "", nil
-}
-
-// buildTime is the lower bound of weft time: no valid certificate is older than the
-// program.
-func buildTime() time.Time {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.time" {
-				if t, err := time.Parse(time.RFC3339, s.Value); err == nil {
-					return t
-				}
-			}
-		}
-	}
-	return time.Time{}
 }

@@ -1,5 +1,6 @@
 // Package report is the result of a doctor, in the same form for a node
-// (overlay/doctor) and a server (coord/doctor).
+// (overlay/doctor) and a server (coord/doctor), and has the facts that both gather in the
+// same way: facts.go and disk_unix.go.
 //
 // Not for embedders: the command lines share it.
 package report

@@ -1,11 +1,11 @@
 //go:build linux || darwin || freebsd
 
-package main
+package report
 
 import "golang.org/x/sys/unix"
 
-// diskFree is the number of bytes that can be written in dir, -1 if unknown.
-func diskFree(dir string) int64 {
+// DiskFree returns how many bytes can be written in dir, -1 when unknown.
+func DiskFree(dir string) int64 {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {
 		return -1
