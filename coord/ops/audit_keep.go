@@ -188,7 +188,7 @@ func (c TrimAudit) run(tx *Tx) (gone AuditTrimmed, err error) {
 	var wrong *audit.Fault
 	switch {
 	case errors.As(err, &wrong):
-		return gone, Invalid("%v; nothing was removed, find out what happened first: weft-server audit verify", wrong)
+		return gone, Invalid("%v; nothing was removed; first find out what happened (weft-server audit verify)", wrong)
 	case err != nil && !isNotFound(err):
 		return gone, err
 	case err == nil && cut.Seq > 0:

@@ -26,7 +26,7 @@ const aliasBatch = 500
 // back.
 func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 	if dns.Reserved(name) {
-		return Invalid("name %q: programs look for it by themselves and would trust the device that has it; choose another, or have it answered on purpose: weft-server dns records add", name)
+		return Invalid("name %q: programs look up this name on their own and would trust the device that has it; choose another, or add a record for it (weft-server dns records add)", name)
 	}
 	a, err := tx.Alias(s.network, name)
 	switch {
@@ -45,14 +45,14 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 		if opDeviceRead.authorize(tx.actor, deviceTarget(node)) != nil { // whose it is, is not for the actor to know
 			return fmt.Errorf("name %q: %w", name, ErrTaken)
 		}
-		return inTheWay("%s was the name of %s and leads to it until %s; end that with: weft-server dns aliases remove %s",
+		return inTheWay("%s was the name of %s and leads to it until %s; end that former name first (weft-server dns aliases remove %s)",
 			name, node.Name, a.Until.Format(time.DateOnly), name)
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
 	record, err := tx.HasRecord(s.network, name)
 	if err == nil && record {
-		err = inTheWay("a record answers for %s; remove it with: weft-server dns records remove %s", name, name)
+		err = inTheWay("a record answers for %s; remove it first (weft-server dns records remove %s)", name, name)
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
 	case r.Type == "PTR" && (isAddr(r.Name) || strings.HasSuffix(r.Name, ".arpa")):
 	case strings.HasSuffix(r.Name, "."+s.suffix):
 	case !nr.Outside:
-		return r, Invalid("the name %s is not in %s; write %s.%s if that is meant, or allow names outside (--outside)", r.Name, s.suffix, r.Name, s.suffix)
+		return r, Invalid("the name %s is not in %s; write %s.%s if that is meant, or confirm that the name is outside (--outside, or the box in the console)", r.Name, s.suffix, r.Name, s.suffix)
 	}
 	if host := s.coversServer(r.Name); host != "" && s.fullName(r.Name) == host {
 		return r, Invalid("%s is the server's own name: devices could not find the server", host)
@@ -57,12 +57,12 @@ func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
 		return r, nil
 	}
 	if node, err := tx.NodeByName(s.network, r.Name); err == nil {
-		return r, inTheWay("%s is the name of a device (%s), which wins over a record; rename the device, or allow it for the time when it is gone (--shadow)", r.Name, node.IPv4)
+		return r, inTheWay("%s is the name of a device (%s), which wins over a record; rename the device, or make a record for the time when no device has the name (weft-server dns records add --shadow)", r.Name, node.IPv4)
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return r, err
 	}
 	if a, err := tx.Alias(s.network, r.Name); err == nil {
-		return r, inTheWay("%s still leads to a device that had this name, until %s; end that with: weft-server dns aliases remove %s", r.Name, a.Until.Format(time.DateOnly), r.Name)
+		return r, inTheWay("%s still leads to a device that had this name, until %s; end that former name first (weft-server dns aliases remove %s)", r.Name, a.Until.Format(time.DateOnly), r.Name)
 	} else if !errors.Is(err, store.ErrNotFound) {
 		return r, err
 	}

@@ -82,7 +82,7 @@ func (c InviteUser) run(tx *Tx) (Invited, error) {
 		return in, err
 	}
 	if n >= maxInvitations {
-		return in, Invalid("%d invitations are open, which is as many as can be; end some: weft-server users revoke-invitation NAME", n)
+		return in, Invalid("%d invitations are open, and no more can be; end some first (weft-server users revoke-invitation NAME)", n)
 	}
 	token := NewToken()
 	in.Path, in.Expires = LinkPath(token), tx.now.Add(c.Life).UTC().Truncate(time.Second)
@@ -114,14 +114,14 @@ func (tx *Tx) inviteAgain(u store.User, c InviteUser) error {
 		return err
 	}
 	if !p.New {
-		return fmt.Errorf("%s can sign in already; for a link that sets a new password: weft-server login-link --user %[1]s: %w", u.Name, ErrTaken)
+		return fmt.Errorf("%s can sign in already; a sign-in link sets a new password (weft-server login-link --user %[1]s): %w", u.Name, ErrTaken)
 	}
 	tags, err := checkTags(c.Tags)
 	if err != nil {
 		return err
 	}
 	if c.Role != "" && string(c.Role) != u.Role || len(tags) > 0 && !slices.Equal(tags, u.Tags) || c.DisplayName != "" && c.DisplayName != u.DisplayName {
-		return Invalid("%s is here already, as %s; first change that: weft-server users edit %[1]s", u.Name, cmp.Or(u.Role, string(RoleMember)))
+		return Invalid("%s exists already, as %s; edit this user first, then invite without role, tags and display name (weft-server users edit %[1]s)", u.Name, cmp.Or(u.Role, string(RoleMember)))
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	}
 	switch {
 	case len(n.URLs) == 0:
-		return KeyCreated{}, Invalid("the server knows no address of its own; start it once with: weft-server serve --url https://HOST:PORT")
+		return KeyCreated{}, Invalid("the server does not know its own address; start it once with: weft-server serve --url https://HOST:PORT")
 	case c.Life < minKeyLife || c.Life > maxKeyLife:
 		return KeyCreated{}, Invalid("a key can be used for 1 minute to 366 days, not %s", spanText(c.Life))
 	case c.Relay && (c.Ephemeral || len(tags) > 0):

@@ -60,18 +60,18 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	}
 	switch {
 	case u.Suspended != nil:
-		return none, fmt.Errorf("%s: %w; first: weft-server users resume %[1]s", u.Name, ErrSuspended)
+		return none, fmt.Errorf("%s: %w (weft-server users resume %[1]s)", u.Name, ErrSuspended)
 	case u.Kind != store.Service:
-		return none, Invalid("%s is a person; tokens are for services, which outlive people: weft-server users create NAME --service", u.Name)
+		return none, Invalid("%s is a person; tokens are for services: create one first (weft-server users create NAME --service)", u.Name)
 	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
-		return none, Invalid("a token can be used for 1 minute to 366 days, not %s; for one without an end say: --expires never", spanText(c.Life))
+		return none, Invalid("a token can be used for 1 minute to 366 days, not %s, or without an end (--expires never)", spanText(c.Life))
 	}
 	others, err := tx.Tokens(tx.s.network, u.ID)
 	if err != nil {
 		return none, err
 	}
 	if live := len(slices.DeleteFunc(others, func(t store.Token) bool { return !t.Live(tx.now) })); live >= maxLiveTokens {
-		return none, Invalid("%s has %d tokens already; revoke one that is not needed any more: weft-server tokens list", u.Name, live)
+		return none, Invalid("%s has %d tokens already; revoke one that is not needed any more (weft-server tokens list shows them)", u.Name, live)
 	}
 	word := cert.NewAPIToken(cert.PinOf(tx.s.auth.Server.Cert)).String()
 	t := store.Token{ID: newID(), Hash: HashToken(word), UserID: u.ID, User: u.Name, MadeBy: tx.actor.UserID, Maker: tx.makerName(), Description: printable(c.Description, 100), Created: tx.now.UTC().Truncate(time.Second), From: []string{}}

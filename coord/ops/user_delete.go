@@ -52,7 +52,7 @@ func (c DeleteUser) run(tx *Tx) (UserDeleted, error) {
 	case c.DeleteDevices:
 		err = tx.deleteDevices(u)
 	default:
-		err = inTheWay("%s still owns %s; hand them over: weft-server users delete %[1]s --devices-to NAME; or delete them: weft-server users delete %[1]s --delete-devices", u.Name, belongings(out.Devices, out.Keys))
+		err = inTheWay("%s still owns %s; hand the devices to another user, or delete everything (weft-server users delete %[1]s --devices-to NAME, or --delete-devices)", u.Name, belongings(out.Devices, out.Keys))
 	}
 	if err != nil {
 		return out, err

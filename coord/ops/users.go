@@ -36,10 +36,10 @@ func (c CreateLink) run(tx *Tx) (string, error) {
 		return "", err
 	}
 	if u.Suspended != nil {
-		return "", fmt.Errorf("%s: %w; first: weft-server users resume %[1]s", u.Name, ErrSuspended)
+		return "", fmt.Errorf("%s: %w (weft-server users resume %[1]s)", u.Name, ErrSuspended)
 	}
 	if u.Kind == store.Service {
-		return "", Invalid("%s is a service and does not sign in to the console; give it a token: weft-server tokens create %[1]s", u.Name)
+		return "", Invalid("%s is a service and does not sign in to the console; give it a token instead (weft-server tokens create %[1]s)", u.Name)
 	}
 	token := NewToken()
 	if err := tx.CreateLink(tx.s.network, HashToken(token), u.ID, tx.now, tx.now.Add(LinkLife)); err != nil {
@@ -230,7 +230,7 @@ func (tx *Tx) lastOwner(u store.User) error {
 	}
 	owners = slices.DeleteFunc(owners, func(o store.User) bool { return o.ID == u.ID })
 	if len(owners) == 0 {
-		return Invalid("%s is the only owner of this network; first make another one: weft-server users edit NAME --role owner", u.Name)
+		return Invalid("%s is the only owner of this network; make another user an owner first (weft-server users edit NAME --role owner)", u.Name)
 	}
 	if !u.Owner {
 		return nil

@@ -31,7 +31,7 @@ func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 		return none, err
 	}
 	if len(list) >= maxWebhooks {
-		return none, Invalid("there are %d webhooks, and no more can be made; delete one with: weft-server webhooks delete ID", maxWebhooks)
+		return none, Invalid("there are %d webhooks, and no more can be made; delete one first (weft-server webhooks delete ID)", maxWebhooks)
 	}
 	if len(c.Events) == 0 {
 		c.Events = []string{"*"}

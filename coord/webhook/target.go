@@ -45,7 +45,7 @@ func (t Targets) Check(ip netip.Addr, plain bool) error {
 	if what == "" {
 		return nil
 	}
-	return fmt.Errorf("%s is %s; the network's owner can allow it with: --allow-target %s", ip, what, ip)
+	return fmt.Errorf("%s is %s; the network's owner can allow this address for the webhook (--allow-target %s, or the allowed addresses in the console)", ip, what, ip)
 }
 
 func (t Targets) refused(ip netip.Addr) string {
@@ -92,7 +92,7 @@ func CheckURL(s string, t Targets) error {
 	case u.Fragment != "" || strings.Contains(s, "#"):
 		return fmt.Errorf("the part after # is not sent; leave it out")
 	case u.Scheme == "http" && len(t.Allow) == 0:
-		return fmt.Errorf("without TLS others can read it; use https, or have the network's owner allow the target: --allow-target ADDRESS")
+		return fmt.Errorf("without TLS others can read it; use https, or have the network's owner allow the address (--allow-target ADDRESS, or the allowed addresses in the console)")
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return t.Check(ip, u.Scheme == "http")
