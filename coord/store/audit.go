@@ -108,7 +108,7 @@ func (tx *Tx) SetAuditHead(h audit.Head) error {
 		return err
 	}
 	if h.Seq != end.Seq || h.Hash != end.Hash {
-		return fmt.Errorf("store the audit's head: it is for record %d, but the last record is %d", h.Seq, end.Seq)
+		return fmt.Errorf("store the audit's head: the head for record %d does not match the end of the audit, record %d", h.Seq, end.Seq)
 	}
 	if err := tx.exec(`INSERT INTO audit_heads (network_id, seq, hash, signed_at, signature) VALUES ($1,$2,$3,$4,$5)
 		ON CONFLICT (network_id) DO UPDATE SET seq=excluded.seq, hash=excluded.hash, signed_at=excluded.signed_at, signature=excluded.signature`,

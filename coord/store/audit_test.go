@@ -210,7 +210,7 @@ func TestAuditAppend(t *testing.T) {
 		err = s.Write(t.Context(), func(tx *Tx) error {
 			return errors.Join(tx.AppendAudit(s.id, did(1)), tx.SetAuditHead(h))
 		})
-		if err == nil || !strings.Contains(err.Error(), "the last one is 81") {
+		if err == nil || !strings.Contains(err.Error(), "the end of the audit, record 81") {
 			t.Errorf("%s head: %v", name, err)
 		}
 	}
