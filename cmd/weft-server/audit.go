@@ -24,9 +24,9 @@ import (
 func auditCmd() *cobra.Command {
 	cmd := group("audit", "Show, check and export who did what", auditListCmd(), auditVerifyCmd(), auditExportCmd(), auditHeadCmd(), auditTrimCmd(), auditRetentionCmd(), auditIntroductionsCmd())
 	cmd.Long = `Show, check and export who did what: every change, sign-in, refusal and use of a
-token is one record. Nobody who can write to the database can change or remove
-one unseen; who has the keys of the server as well can do it unseen only as long
-as no head of the audit is kept elsewhere: see weft-server audit head.`
+token is one record. A person who can write to the database cannot change or remove
+a record unnoticed. A person who also has the server's keys can do so, unless a
+head of the audit is saved elsewhere: see weft-server audit head.`
 	return cmd
 }
 
@@ -41,7 +41,7 @@ func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (sto
 	f.StringVar(&w.User, "user", "", "only what this user did: name or id")
 	f.StringVar(&w.Target, "device", "", "only what was done to this device, key, relay or user: name or id")
 	f.BoolVar(&w.Refused, "refused", false, "only what was refused")
-	f.StringVar(&w.Via, "via", "", "only what came in this way: console, api, cli, node or system")
+	f.StringVar(&w.Via, "via", "", "only what came through this interface: console, api, cli, node or system")
 	f.IntVar(&w.Limit, "limit", limit, limitHelp)
 	for _, name := range []string{"since", "until", "op", "user", "device", "refused", "via", "limit"} {
 		f.SetAnnotation(name, noEnv, nil)
@@ -111,8 +111,8 @@ func auditListCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [--since T] [--until T] [--op OP] [--user U] [--device D] [--refused] [--via WAY] [--limit N]",
 		Short: "List what was done, the latest first",
-		Long: `List what was done, the latest first. Refusals that are alike are counted by the
-minute and are one record, which has the beginning of that minute as its time.`,
+		Long: `List what was done, the latest first. Equal refusals within a minute are
+one record, with their number and the beginning of that minute.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -276,13 +276,12 @@ func auditVerifyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [--head FILE|HEX]",
 		Short: "Check that no record was changed, removed or moved",
-		Long: `Check that no record was changed, removed, moved or added by somebody else, and
-that the network's CA signed for the last one. Exit 1, and a line that names the
-first record that is wrong, if one is.
+		Long: `Check that no record was changed, removed, moved or added without the server, and
+that the network's CA signed for the last one. If a record is wrong, print the
+first one and exit with 1.
 
-With --head, compare with what weft-server audit head printed earlier: this also
-finds records that were replaced by somebody who has the CA's key, and an end
-that was cut off.`,
+With --head, also compare with what weft-server audit head printed earlier. This
+finds records that a person with the CA's key replaced or cut off at the end.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -358,9 +357,9 @@ func auditHeadCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "head",
 		Short: "Print the signed head of the audit, which proves later that no record was replaced",
-		Long: `Print the signed head of the audit as one line. Keep it elsewhere, where nobody
-who has this server can change it: weft-server audit verify --head then finds
-whatever was changed in the records up to now, whoever did it.`,
+		Long: `Print the signed head of the audit as one line. Save it on another machine, where
+nobody with access to this server can change it: weft-server audit verify --head
+then finds any change of the records up to now.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

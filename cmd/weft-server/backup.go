@@ -33,8 +33,8 @@ func backupCmd() *cobra.Command {
 		Long: `Write all state of this server into one encrypted file: the database
 as it is at this moment, and the keys of its CAs. The server may run.
 
-The key is made the first time. Keep it apart from the backups: who has both is
-the server, and without the key a backup is of no use to anybody.`,
+The key is made the first time. Keep it apart from the backups: both
+together are enough to run your server, and without the key a backup is useless.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,9 +20,9 @@ func canCmd() *cobra.Command {
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "can WHO DEVICE:PORT [--quiet]",
-		Short: "Say whether somebody may reach a device, and which rule decides",
-		Long: `Say whether a person or a device may reach a port of a device, and which rule of
-the policy decides. A person stands for the own devices without tags. A UDP port
+		Short: "Show whether a person or a device may reach a device, and which rule decides",
+		Long: `Show whether a person or a device may reach a port of a device, and which rule of
+the policy decides. A person stands for their devices without tags. A UDP port
 is DEVICE:PORT/udp, and DEVICE/icmp is whether it may be pinged. Whether anything
 is online or listens there does not matter.
 

@@ -31,7 +31,7 @@ func devicesListCmd() *cobra.Command {
 			"  tag:camera   tag:camera,door   owner:anna   os:linux   relay:NAME\n" +
 			"  version:1.2  version:<1.2      seen:>7d     seen:<1h   seen:never\n" +
 			"  a word, which is in the name, an address, a tag, the owner, the system or the version\n" +
-			"A minus before one turns it round (-tag:camera); quotes go around spaces (owner:\"anna b\").",
+			"A minus before a term negates it (-tag:camera); quotes enclose spaces (owner:\"anna b\").",
 		Example:           "  weft-server devices list --filter 'tag:camera is:offline seen:>7d' --sort -seen",
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -205,7 +205,7 @@ func devicesEditCmd() *cobra.Command {
 		Use:   "edit NAME",
 		Short: "Give a device other tags, or another owner",
 		Long: "Give a device other tags, or another owner. --tag names all tags that it has afterwards.\n" +
-			"Its certificates of before are revoked at once; it fetches the new one by itself.",
+			"Its earlier certificates are revoked at once; it fetches a new one by itself.",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(deviceNames),
 		RunE: func(cmd *cobra.Command, a []string) error {

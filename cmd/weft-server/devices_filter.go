@@ -22,13 +22,13 @@ type deviceFilter struct {
 
 func (w *deviceFilter) flags(f *pflag.FlagSet) {
 	f.BoolVar(&w.online, "online", false, "only devices that are online")
-	f.BoolVar(&w.offline, "offline", false, "only those that are not")
+	f.BoolVar(&w.offline, "offline", false, "only devices that are offline")
 	f.StringSliceVar(&w.tags, "tag", nil, "only devices with this tag (repeatable: with any of them)")
-	f.StringVar(&w.user, "user", "", "only this user's")
+	f.StringVar(&w.user, "user", "", "only devices of this user")
 	f.StringVar(&w.search, "search", "", "only devices with this text in their name, address or id")
 	f.StringVar(&w.below, "version-below", "", "only devices whose weft is older than this version, such as 1.2.0")
 	f.StringVar(&w.filter, "filter", "", "only devices that fit this, such as 'tag:camera is:offline' (see above)")
-	f.StringVar(&w.sort, "sort", "", "order: name, status, tags, address, relay, version, owner, system or seen; the other way round with a minus before it")
+	f.StringVar(&w.sort, "sort", "", "order: name, status, tags, address, relay, version, owner, system or seen; reversed with a minus before it")
 	for _, name := range []string{"filter", "sort", "online", "offline", "tag", "user", "search", "version-below"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}

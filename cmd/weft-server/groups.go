@@ -15,19 +15,19 @@ import (
 )
 
 func groupsCmd() *cobra.Command {
-	cmd := group("groups", "List, create and delete groups of people, and say who is in them", groupsListCmd(), groupsCreateCmd(), groupsMembersCmd(true), groupsMembersCmd(false), groupsDeleteCmd())
-	cmd.Long = `Lists, creates and deletes groups of people, and says who is in them. In the policy a
-group is group:NAME; devices know people, and get the members in its place within
-seconds of a change.
+	cmd := group("groups", "List, create and delete groups of people, and their members", groupsListCmd(), groupsCreateCmd(), groupsMembersCmd(true), groupsMembersCmd(false), groupsDeleteCmd())
+	cmd.Long = `Lists, creates and deletes groups of people and their members. In the policy a group
+is group:NAME. A change takes effect on devices within seconds.
 
   weft-server groups create family
   weft-server groups add family alice bob
   weft-server groups remove family bob
   weft-server users edit bob --add-group family --remove-group staff
 
-The last one changes all groups of one person, or none. Groups that an OpenID provider tells of are listed too. Who is in those is said there,
-at each sign-in. A group that was made here has only the members that it was given
-here, whatever a provider calls the same.`
+The last command changes all of these groups or none. Groups that an OpenID provider
+reports are listed too; the provider reports their members at each sign-in. A group
+that was made here has only the members that were added here, even if a provider has
+a group with the same name.`
 	return cmd
 }
 
@@ -89,7 +89,7 @@ func groupsMembersCmd(in bool) *cobra.Command {
 }
 
 func groupsDeleteCmd() *cobra.Command {
-	return groupVerb("delete NAME", "Delete a group; rules that name it select nobody by it", 1, complete(ownGroups),
+	return groupVerb("delete NAME", "Delete a group; in rules its name then selects nobody", 1, complete(ownGroups),
 		func(ctx context.Context, c *client.Client, a []string) (webapi.Group, string, error) {
 			g, err := c.DeleteGroup(ctx, a[0])
 			return g, "deleted the group " + g.Name, err

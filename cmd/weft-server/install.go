@@ -74,9 +74,9 @@ func uninstallCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove the service from this machine",
-		Long: `Take the service and the program off this machine. The data stays, unless
---purge is given: then the network is gone for good, and every device has to
-join another. Make a backup before: weft-server backup.`,
+		Long: `Remove the service and the program from this machine. The data stays, unless
+--purge is given: then the network is lost, and every device has to join another
+network. Make a backup first: weft-server backup.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return uninstallServer(cmd, purge, *asJSON) },

@@ -29,8 +29,8 @@ func keysCreateCmd() *cobra.Command {
 		Long: `Make a join key and print its token. The token is shown once and not stored.
 
 Without --tag the device is one of its owner's own, such as a laptop, and may
-reach the owner's other devices. With --tag device it serves only: its owner
-reaches it, and it reaches nobody. With --relay the token is for a relay on
+reach the owner's other devices. With --tag device it only serves: its owner
+reaches it, and it reaches no other device. With --relay the token is for a relay on
 another machine: weft-server relay --data DIR --token TOKEN.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -172,7 +172,7 @@ func keysRevokeCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:               "revoke ID",
-		Short:             "Make a key useless; devices that joined with it stay",
+		Short:             "Revoke a join key; devices that joined with it stay",
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(keyIDs(func(k store.Key) bool { return k.State(time.Now()) == store.KeyGood })),
 		RunE: func(cmd *cobra.Command, a []string) error {

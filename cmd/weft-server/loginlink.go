@@ -17,8 +17,8 @@ func loginLinkCmd() *cobra.Command {
 		Use:   "login-link",
 		Short: "Print a sign-in link for the console that works once",
 		Long: `Print a sign-in link for the console that works once. Where the console is on
-this machine's loopback, the same link by the server's own address follows on
-standard error, for who sits elsewhere.`,
+this machine's loopback, the same link with the server's public address follows
+on standard error, for a browser on another machine.`,
 		Args:              args(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

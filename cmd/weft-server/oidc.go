@@ -20,7 +20,7 @@ import (
 func oidcCmd() *cobra.Command {
 	cmd := group("oidc", "Have people sign in at OpenID providers", oidcListCmd(), oidcSetCmd(true), oidcSetCmd(false), oidcRemoveCmd(), oidcPeopleCmd(), oidcApproveCmd(), oidcDenyCmd())
 	cmd.Long = `Has people sign in to the console at OpenID providers, several at once. A person
-is identified by issuer and subject, never by the mail address. Somebody new waits for
+is identified by issuer and subject, never by the mail address. A new person waits for
 approval, unless a claim approves them.
 
   weft-server oidc add work --issuer https://accounts.example.org --client-id weft --secret-file F
@@ -106,10 +106,10 @@ func oidcSetCmd(add bool) *cobra.Command {
 	f.StringVar(&issuer, "issuer", "", "the provider's address, as it calls itself")
 	f.StringVar(&id, "client-id", "", "what this server is called there")
 	f.StringVar(&secretFile, "secret-file", "", "file with the client's secret, or - for standard input")
-	f.StringVar(&scopes, "scopes", "", `what to ask for beside openid (default "profile email"); with offline_access sessions last while the provider extends them, else 12 hours`)
+	f.StringVar(&scopes, "scopes", "", `what to ask for in addition to openid (default "profile email"); with offline_access sessions last while the provider extends them, else 12 hours`)
 	f.StringVar(&groups, "groups-claim", "", "claim with the groups of a person")
 	f.StringVar(&name, "name-claim", "", "claim after which a new user is called (default preferred_username)")
-	f.StringVar(&admit, "admit", "", "CLAIM=VALUE: who has that claim needs no approval")
+	f.StringVar(&admit, "admit", "", "CLAIM=VALUE: people with that claim need no approval")
 	for _, flag := range []string{"title", "issuer", "client-id", "secret-file", "scopes", "groups-claim", "name-claim", "admit"} {
 		f.SetAnnotation(flag, noEnv, nil)
 	}
@@ -135,7 +135,7 @@ func readSecret(stdin io.Reader, path string) (string, error) {
 }
 
 func oidcRemoveCmd() *cobra.Command {
-	return providerVerb("remove NAME", "Remove a provider, and sign out who signed in there", "the provider %s is removed, and who signed in there is signed out", nil,
+	return providerVerb("remove NAME", "Remove a provider, and end the sessions that began there", "the provider %s is removed, and the sessions that began there have ended", nil,
 		func(ctx context.Context, c *client.Client, id string) (webapi.Provider, error) {
 			return c.DeleteProvider(ctx, id)
 		})
@@ -207,7 +207,7 @@ func oidcPeopleCmd() *cobra.Command {
 
 func oidcApproveCmd() *cobra.Command {
 	var user string
-	cmd := identityVerb("approve ID [--user NAME]", "Approve somebody who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
+	cmd := identityVerb("approve ID [--user NAME]", "Approve a person who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
 		return c.ApproveIdentity(ctx, id, user)
 	})
 	cmd.Flags().StringVar(&user, "user", "", "the user that it is, who is made if there is none (default: after what the provider says)")
@@ -216,7 +216,7 @@ func oidcApproveCmd() *cobra.Command {
 }
 
 func oidcDenyCmd() *cobra.Command {
-	return identityVerb("deny ID", "Forget somebody who waits or was approved, and sign them out", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
+	return identityVerb("deny ID", "Delete a person's identity, waiting or approved, and sign the person out", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
 		return c.DenyIdentity(ctx, id)
 	})
 }

@@ -17,9 +17,9 @@ func reachCmd() *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
 		Use:   "reach [WHO]",
-		Short: "Say all that somebody reaches, or all who reach a device",
-		Long: `Say all that a person or a device reaches, or, with --to, all who reach a device,
-and which rules decide. A person stands for the own devices without tags.
+		Short: "List all that a person or a device reaches, or all who reach a device",
+		Long: `List all that a person or a device reaches, or, with --to, all who reach a device,
+and which rules decide. A person stands for their devices without tags.
 
   weft-server reach anna
   weft-server reach --to nas`,

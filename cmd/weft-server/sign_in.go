@@ -13,8 +13,9 @@ import (
 )
 
 func signInCmd() *cobra.Command {
-	cmd := group("sign-in", "Show and set what is demanded of who signs in to the console, and of people's devices", signInShowCmd(), signInSetCmd())
-	cmd.Long = `Shows and sets what is demanded of who signs in to the console, and of people's devices.
+	cmd := group("sign-in", "Show and set what is demanded of people who sign in to the console, and of their devices", signInShowCmd(), signInSetCmd())
+	cmd.Long = `Shows and sets what is demanded of people who sign in to the console, and of their
+devices.
 
   weft-server sign-in show
   weft-server sign-in set --second-factor on    operators, admins and owners need a
@@ -23,7 +24,7 @@ func signInCmd() *cobra.Command {
                                                 again every 30 days, with weft up there, or
                                                 these reach nothing; 0: never
 
-Who sets a shorter time gives everybody the whole of it from now on.`
+After --device-days is made shorter, the first period begins now for all devices.`
 	return cmd
 }
 

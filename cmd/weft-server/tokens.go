@@ -35,8 +35,8 @@ func tokensCreateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create USER [--expires 90d|never] [--note TEXT]",
 		Short: "Make a token for a service and print it; it cannot be shown again",
-		Long: `Make a token of a service and print it. It is shown once and not stored. By it a
-program also knows the server, whatever certificate the server's site has.`,
+		Long: `Make a token of a service and print it. It is shown once and not stored. A
+program can also verify the server with it, whatever certificate its site has.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(services),
 		RunE: func(cmd *cobra.Command, a []string) (err error) {
@@ -125,7 +125,7 @@ func tokensRevokeCmd() *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Make a token useless at once",
+		Short: "Revoke a token at once",
 		Args:  args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
 			tokens, err := c.Tokens(ctx, "")

@@ -137,9 +137,10 @@ func usersInviteCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite NAME [--role ROLE] [--tag T]... [--expires 7d]",
 		Short: "Invite a person with a link that works once",
-		Long: `Invites a person: somebody new, or a user who has never signed in. It prints a link, and on a
-terminal the same as a QR code on standard error. Who opens it chooses a password or a
-passkey, and is signed in. Looking at the link does not use it up.
+		Long: `Invites a new person, or a user who has never signed in. It prints a link, and on a
+terminal the same as a QR code on standard error. The person who opens it
+chooses a password or a passkey, and is signed in. Opening the link alone does not use
+it up.
 
 The link works once. It ends after --expires, with users revoke-invitation, with the next invitation
 of the same person, and while whoever made it is suspended or may not give that role.`,
@@ -254,7 +255,7 @@ func userNames(ctx context.Context, c *client.Client) (words []string, err error
 }
 
 func usersSuspendCmd() *cobra.Command {
-	return userVerb("suspend NAME", "Sign a user out everywhere and refuse what it does, until it is resumed; its devices without tags reach nothing", complete(userNames),
+	return userVerb("suspend NAME", "Suspend a user until it is resumed: it is signed out everywhere, and its devices without tags reach nothing", complete(userNames),
 		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 			u, err := c.SuspendUser(ctx, name)
 			return u, fmt.Sprintf("%s is suspended: signed out, with tokens and keys refused, also those made for others; devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
@@ -307,7 +308,7 @@ func usersDeleteCmd() *cobra.Command {
 }
 
 func usersResetCmd() *cobra.Command {
-	return userVerb("reset-second-factor NAME", "Take from a user what is asked for beside the password, for who has lost it", complete(userNames), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+	return userVerb("reset-second-factor NAME", "Remove the passkeys and codes of a user who lost them", complete(userNames), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
 		u, err := c.ResetSecondFactor(ctx, name)
 		return u, u.Name + " signs in with the password alone, and is signed out everywhere", err
 	})

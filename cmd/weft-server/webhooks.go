@@ -21,8 +21,8 @@ func webhooksCmd() *cobra.Command {
 		webhooksTestCmd(), webhooksRotateCmd(), webhooksDeleteCmd())
 	cmd.Long = `Sends what happens to other programs: what is done, as in weft-server audit list, and
 which devices come online and go offline. Each event is one POST of JSON, signed with
-the webhook's secret. What is not taken is sent again, for a day; then the webhook is
-paused, until it is enabled again.
+the webhook's secret. An event that is not accepted is sent again, for a day; then the
+webhook is paused until it is enabled again.
 
   weft-server webhooks create https://example.com/weft --event device.* --event presence.offline
   weft-server webhooks test ID
@@ -82,9 +82,9 @@ func webhooksCreateCmd() *cobra.Command {
 secret is shown once.
 
 An event is named as in weft-server audit list --op, such as device.rename;
-presence.online and presence.offline are of devices that come and go, and
-refused.device.rename is of somebody who was not allowed to. device.* is all that
-begin so, and * is all. With --tag only what is about devices and keys with that tag.
+presence.online and presence.offline are for devices that go online and offline, and
+refused.device.rename is for a rename that was refused. device.* is all that begin
+so, and * is all. With --tag only events about devices and keys with that tag.
 
 Receivers in the LAN are reached; addresses of this machine, of its link, of cloud
 metadata and of overlay networks are not, and http is not used, unless the address, or
@@ -206,8 +206,8 @@ func webhooksEditCmd() *cobra.Command {
 		Short: "Change a webhook, or resume one that was paused",
 		Long: `Changes what is given of a webhook: --event, --tag and --allow-target replace those it
 had, and --tag "" is for none. One that was paused because it failed for a day goes on
-with what it has not sent (--enable); one that was disabled hears nothing of what
-happened meanwhile.`,
+with what it has not sent (--enable); one that was disabled does not get the
+events of that time.`,
 		Args:              args(cobra.ExactArgs(1)),
 		ValidArgsFunction: complete(webhookIDs),
 		RunE: func(cmd *cobra.Command, a []string) error {

@@ -25,7 +25,7 @@ type AuditHead struct {
 
 // AuditTrim says which records to remove.
 type AuditTrim struct {
-	Before time.Time `json:"before" required:"true" doc:"remove the records from before this time, which is at least a day ago"`
+	Before time.Time `json:"before" required:"true" doc:"remove the records from before this time, which must be at least a day ago"`
 }
 
 func (a *api) audit() {
@@ -41,11 +41,11 @@ func (a *api) audit() {
 			}
 			return ops.Do(ctx, s, who, body)
 		})
-	addSent(a, operation{"POST", "/audit/trim", "trimAudit", "Remove old records behind a signed checkpoint", "audit.trim", 0},
+	addSent(a, operation{"POST", "/audit/trim", "trimAudit", "Remove old records and sign a checkpoint in their place", "audit.trim", 0},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body AuditTrim) (ops.AuditTrimmed, error) {
 			return s.TrimAudit(ctx, who, ops.TrimAudit{Before: body.Before})
 		})
-	addAsked(a, operation{"GET", "/audit/introductions", "listIntroductions", "List the claims of devices about who introduced themselves to them, the latest hour first", "audit.read", 0}, "cursor limit since device",
+	addAsked(a, operation{"GET", "/audit/introductions", "listIntroductions", "List the introductions that devices report, the latest hour first", "audit.read", 0}, "cursor limit since device",
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.IntroductionList, error) {
 			return s.Introductions(ctx, who, ops.IntroductionQuery{Device: in.Device, Since: in.Since, After: in.Cursor, Limit: in.Limit})
 		})

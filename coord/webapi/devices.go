@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// NewDevice names the device that replaces another one.
+// NewDevice names the device that replaces the one in the path.
 type NewDevice struct {
 	By string `json:"by" required:"true" doc:"name, address or id"`
 }
@@ -25,7 +25,7 @@ func (a *api) devices() {
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.Device, error) {
 			return s.Device(ctx, who, in.ID)
 		})
-	addSent(a, operation{"PATCH", "/devices/{id}", "editDevice", "Rename a device, give it other tags or another owner, and set how it answers and asks for names", "device.rename device.assign device.dns", 0},
+	addSent(a, operation{"PATCH", "/devices/{id}", "editDevice", "Change the name, tags, owner or DNS settings of a device", "device.rename device.assign device.dns", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditDevice) (ops.Device, error) {
 			match, err := in.revisions()
 			if err != nil {
@@ -54,7 +54,7 @@ func (a *api) devices() {
 		})
 }
 
-// change runs a command about the device that somebody names.
+// change runs a command about the device with a name, address or id.
 func (a *api) change(ctx context.Context, who ops.Actor, name string, c func(cert.NodeID) ops.Command[store.Node]) (ops.Device, error) {
 	id, err := a.ops.DeviceToChange(ctx, who, name)
 	if err != nil {

@@ -12,7 +12,7 @@ func (a *api) names() {
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.DNSInfo, error) {
 			return s.ShowDNS(ctx, who)
 		})
-	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change DNS settings: all given parts, or none", "dns.edit", 0},
+	addSent(a, operation{"PATCH", "/dns", "editDNS", "Change DNS settings; if one part cannot be changed, none is", "dns.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, e ops.DNSEdit) (ops.DNSInfo, error) {
 			match, err := in.revisions()
 			if err != nil {

@@ -23,7 +23,7 @@ type GroupList struct {
 
 func (a *api) groups() {
 	s := a.ops
-	add(a, operation{"GET", "/groups", "listGroups", "List the groups of people with their members, those of providers too", "group.read", 0},
+	add(a, operation{"GET", "/groups", "listGroups", "List the groups of people, including those of providers, with their members", "group.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (GroupList, error) {
 			list, err := s.Groups(ctx, who)
 			views := []Group{}
@@ -37,11 +37,11 @@ func (a *api) groups() {
 			g, err := s.Group(ctx, who, in.ID)
 			return viewGroup(g), err
 		})
-	addSent(a, operation{"POST", "/groups", "createGroup", "Make a group", "group.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/groups", "createGroup", "Create a group", "group.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, c ops.CreateGroup) (Group, error) {
 			return do(ctx, a, who, c, viewGroup)
 		})
-	addSent(a, operation{"PATCH", "/groups/{id}", "editGroup", "Put people into a group that was made here, or take them out; devices have it within seconds", "group.edit", 0},
+	addSent(a, operation{"PATCH", "/groups/{id}", "editGroup", "Add people to a group that was made here, or remove them; takes effect within seconds", "group.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditGroup) (_ Group, err error) {
 			c.Name = in.ID
 			if c.Match, err = in.revisions(); err != nil {
@@ -49,7 +49,7 @@ func (a *api) groups() {
 			}
 			return do(ctx, a, who, c, viewGroup)
 		})
-	add(a, operation{"DELETE", "/groups/{id}", "deleteGroup", "Delete a group that was made here; rules that name it select nobody by it", "group.delete", 0},
+	add(a, operation{"DELETE", "/groups/{id}", "deleteGroup", "Delete a group that was made here; in rules its name then selects nobody", "group.delete", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (Group, error) {
 			return do(ctx, a, who, ops.DeleteGroup{Name: in.ID}, viewGroup)
 		})

@@ -37,13 +37,13 @@ func (a *api) keys() {
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Key, error) {
 			return s.Key(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/keys", "createKey", "Make a join key; its token is in this answer only", "key.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/keys", "createKey", "Create a join key; only this answer contains its token", "key.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewKey) (ops.KeyCreated, error) {
 			c := body.CreateKey
 			c.Life = lifeOf(body.LifeSeconds)
 			return do(ctx, a, who, c, same)
 		})
-	add(a, operation{"POST", "/keys/{id}/revoke", "revokeKey", "Make a key useless; devices that joined with it stay", "key.revoke", 0},
+	add(a, operation{"POST", "/keys/{id}/revoke", "revokeKey", "Revoke a join key; devices that joined with it stay", "key.revoke", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Key, error) {
 			return do(ctx, a, who, ops.RevokeKey{ID: in.ID}, same)
 		})

@@ -60,7 +60,7 @@ func (a *api) network() {
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (ops.FIPS, error) {
 			return s.ShowFIPS(ctx, who)
 		})
-	addSent(a, operation{"POST", "/login-links", "createLoginLink", "Make a sign-in link for the console that works once", "user.link", http.StatusCreated},
+	addSent(a, operation{"POST", "/login-links", "createLoginLink", "Create a sign-in link for the console that works once", "user.link", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewLink) (Link, error) {
 			return do(ctx, a, who, ops.CreateLink{User: body.User}, func(path string) Link { return Link{s.LinkURL(path)} })
 		})

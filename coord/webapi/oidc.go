@@ -8,7 +8,7 @@ import (
 	"weft/coord/store"
 )
 
-// Provider is one place where people sign in.
+// Provider is an OpenID provider with its revision.
 type Provider struct {
 	store.Provider
 	Revision string `json:"revision"` // what If-Match takes
@@ -16,25 +16,26 @@ type Provider struct {
 
 func viewProvider(p store.Provider) Provider { return Provider{p, ops.ProviderRevision(p)} }
 
-// ProviderList are the places where people sign in.
+// ProviderList lists the providers.
 type ProviderList struct {
 	Providers []Provider `json:"providers"`
 }
 
-// NewProvider asks for a place where people sign in.
+// NewProvider asks for a provider.
 type NewProvider struct {
-	ID string `json:"id" doc:"a word of a-z, 0-9 and -, that stands in addresses: the provider is told https://HOST/sign-in/with/ID/answer"`
+	ID string `json:"id" doc:"a word of a-z, 0-9 and -. Register https://HOST/sign-in/with/ID/answer as the redirect address at the provider"`
 	ops.SetProvider
 }
 
-// IdentityList is who people are at providers, those first who wait for approval.
+// IdentityList lists the identities of people at providers, those that wait for approval
+// first.
 type IdentityList struct {
 	Identities []store.Identity `json:"identities"`
 }
 
 func (a *api) providers() {
 	s := a.ops
-	add(a, operation{"GET", "/oidc-providers", "listProviders", "List where else people sign in, without secrets", "oidc.read", 0},
+	add(a, operation{"GET", "/oidc-providers", "listProviders", "List the OpenID providers at which people sign in, without their secrets", "oidc.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (ProviderList, error) {
 			list, err := s.Providers(ctx, who)
 			views := []Provider{}
@@ -48,7 +49,7 @@ func (a *api) providers() {
 			p, err := s.Provider(ctx, who, in.ID)
 			return viewProvider(p), err
 		})
-	addSent(a, operation{"POST", "/oidc-providers", "createProvider", "Have people sign in at an OpenID provider", "oidc.set", http.StatusCreated},
+	addSent(a, operation{"POST", "/oidc-providers", "createProvider", "Add an OpenID provider at which people sign in", "oidc.set", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewProvider) (Provider, error) {
 			c := body.SetProvider
 			c.ID, c.New = body.ID, true
@@ -62,21 +63,21 @@ func (a *api) providers() {
 			}
 			return do(ctx, a, who, body, viewProvider)
 		})
-	add(a, operation{"DELETE", "/oidc-providers/{id}", "deleteProvider", "Remove a provider, and sign out who signed in there", "oidc.set", 0},
+	add(a, operation{"DELETE", "/oidc-providers/{id}", "deleteProvider", "Remove a provider, and end the sessions that began there", "oidc.set", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (Provider, error) {
 			return do(ctx, a, who, ops.RemoveProvider{ID: in.ID}, viewProvider)
 		})
-	add(a, operation{"GET", "/identities", "listIdentities", "List who people are at providers, those first who wait for approval", "identity.read", 0},
+	add(a, operation{"GET", "/identities", "listIdentities", "List the identities of people at providers, those that wait for approval first", "identity.read", 0},
 		func(ctx context.Context, who ops.Actor, _ *struct{}) (IdentityList, error) {
 			list, err := s.Identities(ctx, who)
 			return IdentityList{append([]store.Identity{}, list...)}, err
 		})
-	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Approve somebody who waits, as a new user or an existing one", "identity.decide user.create", 0},
+	addSent(a, operation{"POST", "/identities/{id}/approve", "approveIdentity", "Approve an identity that waits, as a new user or an existing one", "identity.decide user.create", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, body ops.ApproveIdentity) (store.Identity, error) {
 			body.ID = in.ID
 			return do(ctx, a, who, body, same)
 		})
-	add(a, operation{"DELETE", "/identities/{id}", "denyIdentity", "Forget somebody, who waits again or is signed out then", "identity.decide", 0},
+	add(a, operation{"DELETE", "/identities/{id}", "denyIdentity", "Delete an identity; the person is signed out and has to wait for approval again", "identity.decide", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Identity, error) {
 			return do(ctx, a, who, ops.DenyIdentity{ID: in.ID}, same)
 		})

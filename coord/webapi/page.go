@@ -18,23 +18,23 @@ const maxRecords = 1000
 // for programs.
 type Asked struct {
 	Cursor  string    `query:"cursor" maxLength:"200" doc:"the field next of the previous page; none for the first page"`
-	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"how many at most; for audit records at most 1000"`
-	Filter  string    `query:"filter" maxLength:"1000" doc:"only devices that fit all terms: is:online (offline, attention, expired, pending, unaware, ephemeral), tag:T, owner:NAME, os:linux, version:<1.2, seen:>7d, relay:NAME, or a word of what a list shows; a minus before a term turns it round, commas are between several values, quotes around spaces"`
-	Sort    string    `query:"sort" maxLength:"20" doc:"name, status, tags, address, relay, version, owner, system or seen; a minus before it turns the order round"`
-	Text    string    `query:"text" doc:"only devices where each word, whatever it looks like, is in the name, an address, a tag, the owner, the system, the version or the relay"`
+	Limit   int       `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"at most this many entries; for audit records at most 1000"`
+	Filter  string    `query:"filter" maxLength:"1000" doc:"only devices that fit all terms: is:online (offline, attention, expired, pending, unaware, ephemeral), tag:T, owner:NAME, os:linux, version:<1.2, seen:>7d, relay:NAME, or a word of what a list shows; a minus before a term negates it, commas separate several values, quotes enclose spaces"`
+	Sort    string    `query:"sort" maxLength:"20" doc:"name, status, tags, address, relay, version, owner, system or seen; a minus before it reverses the order"`
+	Text    string    `query:"text" doc:"only devices that have each word in the name, an address, a tag, the owner, the system, the version or the relay; words are taken literally, not as filter terms"`
 	State   string    `query:"state" enum:"online,offline"`
 	Key     string    `query:"key" doc:"only devices that joined with the key of this id"`
 	Name    string    `query:"name" doc:"a name, short or in full, or an address"`
 	Type    string    `query:"type" maxLength:"20" doc:"type of record, such as A or MX; A and AAAA if not given"`
-	From    string    `query:"from" doc:"the device that asks, by name, address or id; for the policy also a person, by default the asker where all that is reached is asked for; a preview without it sees all devices"`
-	To      string    `query:"to" maxLength:"300" doc:"the destination: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp; for all who reach a device: that device"`
+	From    string    `query:"from" doc:"the device that asks, by name, address or id; for the policy also a person. If not given: for all that is reached, the user of the token; for a preview, a device that sees all devices"`
+	To      string    `query:"to" maxLength:"300" doc:"the destination: DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp; to list who reaches a device, only DEVICE"`
 	Since   time.Time `query:"since" doc:"only what was done at this time or later"`
 	Until   time.Time `query:"until" doc:"only what was done before this time"`
 	Op      string    `query:"op" maxLength:"32" doc:"only operations with this name, or whose name begins with it: device."`
-	User    string    `query:"user" doc:"only what this user did, or tokens of this user: name or id"`
-	Target  string    `query:"target" doc:"only what was done to this device, key, relay or user: name or id"`
+	User    string    `query:"user" doc:"only actions of this user, or tokens of this user: name or id"`
+	Target  string    `query:"target" doc:"only actions on this device, key, relay or user: name or id"`
 	Refused bool      `query:"refused" doc:"only what was refused; a page may then be short or empty although a next one follows"`
-	Via     string    `query:"via" enum:"console,api,cli,node,system" doc:"only what came in this way; a page may then be short or empty although a next one follows"`
+	Via     string    `query:"via" enum:"console,api,cli,node,system" doc:"only what came through this interface; a page may then be short or empty although a next one follows"`
 	Oldest  bool      `query:"oldest" doc:"the earliest first"`
 	Device  string    `query:"device" doc:"only what this device reports: name, address or id"`
 	Head    string    `query:"head" maxLength:"1000" doc:"a head that was saved elsewhere, to compare with"`

@@ -11,7 +11,7 @@ import (
 
 // NewPolicy is the text of a policy; "" is the starting one.
 type NewPolicy struct {
-	Text string `json:"text" required:"true" doc:"the rules and tests as JSON with comments; it is stored as it is; empty for the starting policy"`
+	Text string `json:"text" required:"true" doc:"the rules and tests as JSON with comments, stored unchanged; empty for the starting policy"`
 }
 
 // PolicyHistory are the policies that were in force.
@@ -51,7 +51,7 @@ func (a *api) policy() {
 			}
 			return ops.Do(ctx, s, who, c)
 		})
-	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Say whether a policy could be put into force now, and who would gain or lose which access; change nothing", "policy.read", 0},
+	addSent(a, operation{"POST", "/policy/check", "checkPolicy", "Check a policy and show who would gain or lose which access; changes nothing", "policy.read", 0},
 		func(ctx context.Context, who ops.Actor, in *SentFor, body NewPolicy) (ops.PolicyCheck, error) {
 			c, err := setPolicy(in, body)
 			if err != nil {
@@ -59,11 +59,11 @@ func (a *api) policy() {
 			}
 			return s.CheckPolicy(ctx, who, c)
 		})
-	addAsked(a, operation{"GET", "/policy/can", "canReach", "Say whether a person or a device may reach a port of a device, and which rule decides", "policy.read", 0}, "from to",
+	addAsked(a, operation{"GET", "/policy/can", "canReach", "Show whether a person or a device may reach a port of a device, and which rule decides", "policy.read", 0}, "from to",
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Access, error) {
 			return s.CanReach(ctx, who, ops.AccessQuery{From: in.From, To: in.To})
 		})
-	addAsked(a, operation{"GET", "/policy/reach", "getReach", "Say all that a person or a device reaches, or all who reach a device, by the rules that decide", "reach.read", 0}, "from to cursor limit",
+	addAsked(a, operation{"GET", "/policy/reach", "getReach", "List all that a person or a device reaches, or all who reach a device, with the rules that decide", "reach.read", 0}, "from to cursor limit",
 		func(ctx context.Context, who ops.Actor, in *Asked) (ops.Reach, error) {
 			return s.Reach(ctx, who, ops.ReachQuery{From: in.From, To: in.To, Cursor: in.Cursor, Limit: in.Limit})
 		})

@@ -71,7 +71,7 @@ func (p *Problem) GetStatus() int { return p.Status }
 // ContentType is that of a problem.
 func (p *Problem) ContentType(string) string { return problemType }
 
-// kinds are the errors that a client can do something about.
+// kinds are the errors that a client can act on.
 var kinds = []struct {
 	err    error
 	status int
@@ -119,7 +119,7 @@ func (a *api) problem(ctx context.Context, who ops.Actor, o operation, err error
 	return p
 }
 
-// shows is the command that lists what there is of a kind.
+// shows is the command that lists all things of a kind.
 var shows = map[ops.Kind]string{
 	ops.KindDevice:   "weft-server devices list",
 	ops.KindKey:      "weft-server keys list",
@@ -137,7 +137,7 @@ var shows = map[ops.Kind]string{
 	ops.KindWho:      "weft-server users list, and weft-server devices list",
 }
 
-// hint is what to do about an error of one of the kinds of refusal, "" if that is in its text.
+// hint returns what to do about an error of kinds, "" if its text says that already.
 func hint(who ops.Actor, refusal, err error) string {
 	switch list := shows[ops.KindOf(err)]; {
 	case refusal == ops.ErrForbidden && who.UserID != "":
@@ -148,7 +148,7 @@ func hint(who ops.Actor, refusal, err error) string {
 	return ""
 }
 
-// unavailable turns an error into a Problem that the client can do nothing about.
+// unavailable returns the Problem for an error that the client cannot act on.
 func unavailable(ctx context.Context, err error) *Problem {
 	switch {
 	case errors.Is(err, store.ErrDiskFull): // the store has logged it

@@ -14,10 +14,10 @@ import (
 	"weft/coord/ratelimit"
 )
 
-// The limits of the API on the public site, for a token and for an address (for IPv6 a
-// /64). A bucket of 600 that fills up in a minute lets 600 requests pass at once, and
-// then 10 a second. Wrong tokens have no limit of their own: nobody guesses 256 bits, and
-// whoever tries would lock out the other programs behind his address.
+// The limits of the API on the public site, for a token and for an address (for IPv6 a /64).
+// A bucket of 600 that fills up in a minute lets 600 requests pass at once, and then 10 a
+// second. Wrong tokens have no separate limit: 256 bits cannot be guessed, and one client
+// with a wrong token would lock out other programs behind the same address.
 var (
 	perToken  = ratelimit.Limit{Burst: 600, Per: time.Minute}
 	perAddr   = ratelimit.Limit{Burst: 1200, Per: time.Minute}
@@ -33,9 +33,9 @@ type Site struct {
 	Now  func() time.Time
 }
 
-// OnSite serves the API to clients with a token, which is in the header Authorization
-// and nowhere else. Cookies are ignored, so no web page can use somebody's sign-in, and
-// no page of another site can read an answer.
+// OnSite serves the API to clients with a token, which is in the header Authorization and
+// nowhere else. Cookies are ignored, so no web page can use a person's sign-in, and no page
+// of another site can read an answer.
 func OnSite(api http.Handler, s *ops.Service, site Site) http.Handler {
 	limits := ratelimit.New(maxLimits)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

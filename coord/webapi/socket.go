@@ -48,7 +48,7 @@ func Listen(data string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be gone from under us by then
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the path may be removed by then
 	if err := os.Chmod(path, 0o600); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("admin socket: %w", err)
@@ -85,7 +85,7 @@ func OnSocket(api http.Handler) http.Handler {
 			writeProblem(w, &Problem{Status: http.StatusForbidden, Code: codeForbidden, Detail: "only the server's own user may do this"})
 			return
 		}
-		if !strings.HasPrefix(r.URL.Path, "/api/") { // of a program from before there was the API
+		if !strings.HasPrefix(r.URL.Path, "/api/") { // sent by a weft-server from before this API
 			writeOld(w)
 			return
 		}

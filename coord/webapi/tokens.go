@@ -35,13 +35,13 @@ func (a *api) tokens() {
 			list.Tokens, list.Next, err = page(tokens, in, newestFirst, func(t store.Token) (int64, string) { return t.Created.Unix(), t.ID })
 			return list, err
 		})
-	addSent(a, operation{"POST", "/tokens", "createToken", "Make a token for a service; it is in this answer only", "token.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/tokens", "createToken", "Create a token for a service; only this answer contains it", "token.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewToken) (ops.TokenCreated, error) {
 			c := body.CreateToken
 			c.Life = lifeOf(body.LifeSeconds)
 			return do(ctx, a, who, c, same)
 		})
-	add(a, operation{"POST", "/tokens/{id}/revoke", "revokeToken", "Make a token useless at once", "token.revoke", 0},
+	add(a, operation{"POST", "/tokens/{id}/revoke", "revokeToken", "Revoke a token at once", "token.revoke", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Token, error) {
 			return do(ctx, a, who, ops.RevokeToken{ID: in.ID}, same)
 		})

@@ -17,12 +17,12 @@ type User struct {
 
 func viewUser(u store.User) User { return User{u, ops.UserRevision(u)} }
 
-// UserRow is a user as lists have it.
+// UserRow is a user as lists show it.
 type UserRow struct {
 	User
-	SignedIn *time.Time `json:"signed_in"` // when last, nil for not yet
+	SignedIn *time.Time `json:"signed_in"` // last sign-in; nil: never
 	Devices  int        `json:"devices"`
-	Invited  *time.Time `json:"invited"` // until when an invitation is good that was not used, nil for none
+	Invited  *time.Time `json:"invited"` // end of an invitation that was not used yet, nil for none
 }
 
 func viewRow(u store.UserRow) UserRow {
@@ -47,7 +47,7 @@ type Invitation struct {
 // saved.
 func (i Invitation) Made() string { return "an invitation of " + i.User.Name }
 
-// UserToDelete names a user, and says what becomes of its devices.
+// UserToDelete names a user, and says what happens to its devices.
 type UserToDelete struct {
 	Word
 	DevicesTo     string `query:"devices_to" doc:"name of the user who gets the devices, which get new certificates; the keys are revoked"`
@@ -88,11 +88,11 @@ func (a *api) users() {
 			u, err := s.User(ctx, who, in.ID)
 			return viewRow(u), err
 		})
-	addSent(a, operation{"POST", "/users", "createUser", "Make a user, or a service", "user.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/users", "createUser", "Create a person or a service", "user.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateUser) (User, error) {
 			return do(ctx, a, who, body, viewUser)
 		})
-	addSent(a, operation{"PATCH", "/users/{id}", "editUser", "Change what a user may do; it holds at once", "user.edit", 0},
+	addSent(a, operation{"PATCH", "/users/{id}", "editUser", "Change a user: role, tags, display name, groups; takes effect at once", "user.edit", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, c ops.EditUser) (User, error) {
 			match, err := in.revisions()
 			if err != nil {
@@ -101,7 +101,7 @@ func (a *api) users() {
 			c.Name, c.Match = in.ID, match
 			return do(ctx, a, who, c, viewUser)
 		})
-	add(a, operation{"POST", "/users/{id}/suspend", "suspendUser", "Sign a user out and have it do nothing until it is resumed: its tokens and keys are refused, its devices without tags reach nothing", "user.suspend", 0},
+	add(a, operation{"POST", "/users/{id}/suspend", "suspendUser", "Suspend a user until it is resumed: it is signed out, its tokens and keys are refused, and its devices without tags reach nothing", "user.suspend", 0},
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
 			return do(ctx, a, who, ops.SuspendUser{Name: in.ID}, viewUser)
 		})
@@ -109,7 +109,7 @@ func (a *api) users() {
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
 			return do(ctx, a, who, ops.ResumeUser{Name: in.ID}, viewUser)
 		})
-	addSent(a, operation{"POST", "/invitations", "createInvitation", "Invite a person: somebody new, or a user who has never signed in; the link is in this answer only, and an earlier one ends", "user.invite user.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/invitations", "createInvitation", "Invite a new person, or a user who has never signed in; only this answer contains the link, and an earlier link ends", "user.invite user.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body NewInvitation) (Invitation, error) {
 			c := body.InviteUser
 			c.Life = lifeOf(body.LifeSeconds)
@@ -121,7 +121,7 @@ func (a *api) users() {
 		func(ctx context.Context, who ops.Actor, in *Word) (User, error) {
 			return do(ctx, a, who, ops.RevokeInvitation{Name: in.ID}, viewUser)
 		})
-	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user; its tokens end, and nobody gets its name again. While it has devices or keys that is refused, unless the request says what becomes of them", "user.delete", 0},
+	add(a, operation{"DELETE", "/users/{id}", "deleteUser", "Delete a user; its tokens end, and its name is never used again. Refused while the user has devices or keys, unless the request says what happens to them", "user.delete", 0},
 		func(ctx context.Context, who ops.Actor, in *UserToDelete) (DeletedUser, error) {
 			return do(ctx, a, who, ops.DeleteUser{Name: in.ID, DevicesTo: in.DevicesTo, DeleteDevices: in.DeleteDevices}, func(d ops.UserDeleted) DeletedUser {
 				return DeletedUser{viewUser(d.User), d.Devices, d.Keys, d.Warnings}

@@ -119,7 +119,7 @@ func check(r *http.Request) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: codeInvalid, Detail: detail, Hint: "see " + Document}
 	}
 	if _, ok := r.Context().Value(actorKey{}).(ops.Actor); !ok {
-		return &Problem{Status: http.StatusUnauthorized, Code: codeUnauthorized, Detail: "the request does not say who asks"}
+		return &Problem{Status: http.StatusUnauthorized, Code: codeUnauthorized, Detail: "the request names no user"}
 	}
 	if len(r.URL.Path)+len(r.URL.RawQuery) > maxQuery {
 		return &Problem{Status: http.StatusRequestURITooLong, Code: codeInvalid, Detail: "the path and the query are too long"}
@@ -312,7 +312,7 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 	types := a.huma.OpenAPI().Components.Schemas
 	good := &huma.Response{Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(answer, true, "")}}}
 	if etag(reflect.Zero(answer).Interface()) != "" {
-		good.Headers = map[string]*huma.Param{"ETag": {Description: "which revision this is: see If-Match", Schema: &huma.Schema{Type: huma.TypeString}}}
+		good.Headers = map[string]*huma.Param{"ETag": {Description: "the revision, for If-Match", Schema: &huma.Schema{Type: huma.TypeString}}}
 	}
 	status := cmp.Or(o.status, http.StatusOK)
 	d := huma.Operation{
@@ -328,7 +328,7 @@ func (a *api) describe(o operation, body, answer reflect.Type) huma.Operation {
 	}
 	if o.onceForAll() {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: onceHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "a word that the client makes up for this request; a request that is sent again with the same key is done only once, within a day and the last 1,000 keys"})
+			Description: "a word that the client invents for this request; a repeated request with the same key is done only once, within a day and the last 1,000 keys"})
 	}
 	if body != nil {
 		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: types.Schema(body, true, "")}}}

@@ -30,7 +30,7 @@ func (a *api) webhooks() {
 		func(ctx context.Context, who ops.Actor, in *Word) (ops.Webhook, error) {
 			return s.Webhook(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Make a webhook, which sends events to a URL; the secret that signs them is in this answer only", "webhook.create", http.StatusCreated},
+	addSent(a, operation{"POST", "/webhooks", "createWebhook", "Create a webhook, which sends events to a URL; only this answer contains the secret that signs them", "webhook.create", http.StatusCreated},
 		func(ctx context.Context, who ops.Actor, _ *Sent, body ops.CreateWebhook) (ops.WebhookCreated, error) {
 			return do(ctx, a, who, body, same)
 		})
@@ -51,7 +51,7 @@ func (a *api) webhooks() {
 		func(ctx context.Context, who ops.Actor, in *Word) (store.Delivered, error) {
 			return s.TestWebhook(ctx, who, in.ID)
 		})
-	addSent(a, operation{"POST", "/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook a new secret, which is in this answer only", "webhook.rotate", 0},
+	addSent(a, operation{"POST", "/webhooks/{id}/rotate", "rotateWebhook", "Give a webhook a new secret; only this answer contains it", "webhook.rotate", 0},
 		func(ctx context.Context, who ops.Actor, in *SentTo, body Rotation) (ops.WebhookCreated, error) {
 			keep := ops.DefaultKeepSecret
 			if body.KeepSeconds != nil {
