@@ -97,7 +97,7 @@ func TestAuditKeep(t *testing.T) {
 	db.Close()
 	tamper(t, data, `UPDATE audit SET at = at - 864000000`) // old enough, if one believed it
 	code, _, errs := verb(t, "audit", "trim", "--before", "2d")
-	if code != 2 || !strings.Contains(errs, "nothing was removed, find out what happened first: weft-server audit verify") || strings.Count(errs, "\n") != 1 {
+	if code != 2 || !strings.Contains(errs, "nothing was removed; first find out what happened (weft-server audit verify)") || strings.Count(errs, "\n") != 1 {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 }
