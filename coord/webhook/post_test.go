@@ -174,7 +174,7 @@ func TestDial(t *testing.T) {
 	}{
 		{"public", [][]netip.Addr{addr("203.0.113.7")}, nil, "203.0.113.7:443", "refused by the test"},
 		{"rebinding", [][]netip.Addr{addr("203.0.113.7"), addr("127.0.0.1")}, nil, "203.0.113.7:443", "refused by the test"},
-		{"loopback", [][]netip.Addr{addr("127.0.0.1")}, nil, "", "127.0.0.1 is a loopback address; the network's owner can allow it"},
+		{"loopback", [][]netip.Addr{addr("127.0.0.1")}, nil, "", "127.0.0.1 is a loopback address; the network's owner can allow this address"},
 		{"one of two", [][]netip.Addr{addr("203.0.113.7", "169.254.169.254")}, nil, "", "169.254.169.254 is a link-local or metadata address"},
 		{"mapped", [][]netip.Addr{addr("::ffff:127.0.0.1")}, nil, "", "a loopback address"},
 		{"NAT64", [][]netip.Addr{addr("64:ff9b::a9fe:a9fe")}, nil, "", "leads to 169.254.169.254"},
