@@ -271,7 +271,7 @@ func checkWebhooks(f Facts, add adder) {
 // checkNames finds devices from before their names were reserved.
 func checkNames(f Facts, add adder) {
 	for _, name := range f.Misnamed {
-		add("name", report.Warning, "weft-server devices rename "+name+" NEW", "programs look for %s by themselves and would trust the device that has the name: it is not answered in DNS", name)
+		add("name", report.Warning, "weft-server devices rename "+name+" NEW", "programs look up the name %s on their own and would trust the device that has it: DNS does not answer it", name)
 	}
 }
 

@@ -64,7 +64,7 @@ func TestFindings(t *testing.T) {
 		{"paused webhook", func(f *Facts) { f.Webhooks[0].Paused = true }, "webhook", report.Warning, "the webhook w1 to https://hook.example is paused, as it failed for a day: it answered 503", "edit w1 --enable"},
 		{"failing webhook", func(f *Facts) { f.Webhooks[0].Failing = f.Now.Add(-time.Hour) }, "webhook", report.Warning, "failed since 2026-05-01 11:00:00 and is tried again", "show w1"},
 		{"missed events", func(f *Facts) { f.Webhooks[1].Lost = f.Now.AddDate(0, 0, -2) }, "webhook", report.Warning, "up to 3 events were removed or too old", "show w2"},
-		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", report.Warning, "look for wpad", "rename wpad NEW"},
+		{"name", func(f *Facts) { f.Misnamed = []string{"wpad"} }, "name", report.Warning, "look up the name wpad", "rename wpad NEW"},
 		{"full", func(f *Facts) { f.Free = 1 << 20 }, "disk", report.Error, "only 1 MB", "df -h"},
 		{"filling", func(f *Facts) { f.Free = 100_000_000 }, "disk", report.Warning, "100 MB", "df -h"},
 		{"damaged", func(f *Facts) { f.Database = broken }, "database", report.Error, "damaged", "restore"},

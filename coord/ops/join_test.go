@@ -384,7 +384,7 @@ func TestReservedNames(t *testing.T) {
 	join("wpad", "wpad-2")
 	pi := join("kitchen-pi", "kitchen-pi")
 	for _, name := range []string{"wpad", "Isatap", "local", "localdomain", "broadcasthost", "autoconfig", "puppet"} {
-		if _, err := s.RenameDevice(t.Context(), pi.id, name); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "programs look for it") {
+		if _, err := s.RenameDevice(t.Context(), pi.id, name); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "programs look up this name") {
 			t.Errorf("rename to %q: %v", name, err)
 		}
 	}
