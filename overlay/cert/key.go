@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -34,16 +36,54 @@ func ParseKey(b []byte) (*ecdsa.PrivateKey, error) {
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, errors.New("parse key: no PEM block \"PRIVATE KEY\"")
 	}
-	any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, err := parseKeyDER(block.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("parse key: %w", err)
 	}
-	key, ok := any.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, errors.New("parse key: not an ECDSA P-256 key")
-	}
 	return key, nil
 }
+
+// parseKeyDER parses a key of PKCS #8.
+func parseKeyDER(der []byte) (*ecdsa.PrivateKey, error) {
+	var outer privateKeyInfo
+	if rest, err := asn1.Unmarshal(der, &outer); err != nil {
+		return nil, err
+	} else if len(rest) > 0 {
+		return nil, errors.New("trailing data")
+	}
+	if a := outer.Algorithm; !a.Algorithm.Equal(oidECDSA) || !bytes.Equal(a.Parameters.FullBytes, derP256) {
+		return nil, errors.New("not an ECDSA P-256 key")
+	}
+	var inner ecPrivateKey
+	if rest, err := asn1.Unmarshal(outer.Key, &inner); err != nil {
+		return nil, err
+	} else if len(rest) > 0 || inner.Version != 1 {
+		return nil, errors.New("malformed ECDSA key")
+	}
+	return ecdsa.ParseRawPrivateKey(elliptic.P256(), inner.Key)
+}
+
+// A key of PKCS #8 (RFC 5958) with an elliptic-curve key (RFC 5915) in it. The function of
+// crypto/x509 parses it too, and puts the private keys of all other algorithms, with their
+// tables, into each program.
+type (
+	privateKeyInfo struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	ecPrivateKey struct {
+		Version   int
+		Key       []byte
+		Curve     asn1.ObjectIdentifier `asn1:"optional,explicit,tag:0"`
+		PublicKey asn1.BitString        `asn1:"optional,explicit,tag:1"`
+	}
+)
+
+var (
+	oidECDSA = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
+	derP256  = []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07} // 1.2.840.10045.3.1.7
+)
 
 // SPKI returns the DER SubjectPublicKeyInfo of a public key. NodeIDs and pins are hashes
 // of it.
