@@ -71,12 +71,7 @@ type onceCommand[R, O any] struct {
 func (o onceCommand[R, O]) operation() *Operation { return o.c.operation() }
 
 func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
-	d, err := tx.DoneWith(tx.s.network, tx.actor.UserID, o.once.Key, tx.now)
-	if err == nil {
-		tx.asked = true
-		return out, again(tx.op, tx.actor, o.once, d, &out)
-	}
-	if !isNotFound(err) {
+	if done, err := o.once.answered(tx, &out); done || err != nil {
 		return out, err
 	}
 	r, err := o.c.run(tx)
@@ -84,15 +79,34 @@ func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
 		return out, err
 	}
 	out = o.view(r)
-	d = store.Done{UserID: tx.actor.UserID, Key: o.once.Key, Request: o.once.Request, At: tx.now}
-	if m, ok := any(out).(maker); ok {
+	return out, o.once.save(tx, out)
+}
+
+// answered reads the answer of a request whose command ran before into out, which is a
+// pointer, and reports whether one did.
+func (once Once) answered(tx *Tx, out any) (bool, error) {
+	d, err := tx.DoneWith(tx.s.network, tx.actor.UserID, once.Key, tx.now)
+	if isNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	tx.asked = true
+	return true, again(tx.op, tx.actor, once, d, out)
+}
+
+// save saves the answer of a request whose command ran.
+func (once Once) save(tx *Tx, out any) error {
+	d := store.Done{UserID: tx.actor.UserID, Key: once.Key, Request: once.Request, At: tx.now}
+	if m, ok := out.(maker); ok {
 		d.Made = m.Made()
 	} else if b, err := json.Marshal(out); err == nil {
 		d.Answer = string(b)
 	} else {
-		return out, fmt.Errorf("keep the answer: %w", err)
+		return fmt.Errorf("keep the answer: %w", err)
 	}
-	return out, tx.AddDone(tx.s.network, d)
+	return tx.AddDone(tx.s.network, d)
 }
 
 // Again answers a request whose command ran before, into out; ErrNotFound if none ran.
