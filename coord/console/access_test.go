@@ -238,7 +238,7 @@ func TestRulesAreReadable(t *testing.T) {
 	b.post("/access", "text", good).want(t, 303)
 
 	b.get("/access").want(t, 200, `<span class="kind">group</span> <bdi>family</bdi> <span class="count">2 people</span></summary><ul><li><bdi>ben</bdi></li><li><bdi>zoe</bdi></li></ul>`,
-		"<bdi>ghosts</bdi>", "there is no group &#34;ghosts&#34;", `href="/devices?q=%23sensor"><bdi>sensor</bdi>`, `class="aes">AES only</td>`, "AES for some", "AES-256-GCM is demanded of all rules to", "2 names in the policy stand")
+		"<bdi>ghosts</bdi>", "there is no group &#34;ghosts&#34;", `href="/devices?q=%23sensor" aria-label="tag sensor"><bdi>sensor</bdi>`, `class="aes">AES only</td>`, "AES for some", "AES-256-GCM is demanded of all rules to", "2 names in the policy stand")
 	if page := b.get("/access?q=UDP:53").want(t, 200, "1 of 3 rules", `id="rule-3"`); strings.Contains(page.body, `id="rule-1"`) {
 		t.Error("the search shows what it did not find")
 	}
