@@ -2,12 +2,16 @@ package console_test
 
 import (
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+
+	"weft/coord/console"
 )
 
 // unpacked returns an answer's body, and how many bytes of it came over the wire.
@@ -54,6 +58,7 @@ func TestCompressed(t *testing.T) {
 	}
 	s.net.AddMany(names, "linux/arm", "device")
 	css := "/static/style.css"
+	unpacked(t, b.getAs("/devices", "gzip")) // has the style sheet in it
 	for _, path := range []string{"/devices", css} {
 		for encodings, want := range map[string]bool{"gzip": true, "br, GZIP ; q=0.5": true, "gzip;q=0, identity": false, "br": false, "x-gzip2": false, "gzip;q=x": false} {
 			res := b.getAs(path, encodings)
@@ -81,6 +86,66 @@ func TestCompressed(t *testing.T) {
 			t.Errorf("%s is %s", path, e)
 		}
 	}
+}
+
+// The first page that is compressed has the style sheet in it, and what is written in a page
+// is what its policy allows by its hash. A cookie says that the browser was given this sheet:
+// pages after it only have its address.
+func TestStyleInPages(t *testing.T) {
+	s := newSite(t)
+	style, script := console.Inline()
+	if strings.Contains(style+script, "</") || strings.Contains(style, "url(") {
+		t.Error("the style sheet or the script cannot be part of a page")
+	}
+	source := func(text string) string {
+		sum := sha256.Sum256([]byte(text))
+		return "'self' 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	check := func(b *browser, path, encodings string, inline bool, more ...string) *http.Response {
+		t.Helper()
+		req := b.request("GET", path, nil)
+		req.Header.Set("Accept-Encoding", encodings)
+		for i := 0; i < len(more); i += 2 {
+			req.Header.Set(more[i], more[i+1])
+		}
+		res, err := b.Client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := unpacked(t, res)
+		policy := res.Header.Get("Content-Security-Policy")
+		if strings.Contains(policy, "style-src "+source(style)) != inline || strings.Contains(policy, "unsafe") || strings.Contains(policy, "*") {
+			t.Errorf("%s for %q: inline is %v, and the policy is %s", path, encodings, inline, policy)
+		}
+		if inline != (strings.Count(text, "<style>"+style+"</style>") == 1) || inline == strings.Contains(text, `rel="stylesheet"`) && strings.Contains(text, "<html") {
+			t.Errorf("%s for %q: %.3000s", path, encodings, text)
+		}
+		signedIn := strings.Contains(text, `id="live"`)
+		if signedIn != strings.Contains(text, "<script>"+script+"</script>") || signedIn != strings.Contains(policy, "script-src "+source(script)) {
+			t.Errorf("%s: no script, or another policy: %s", path, policy)
+		}
+		return res
+	}
+	b := s.browser()
+	check(b, "/sign-in", "gzip", false)
+	b.enter()
+	for _, path := range []string{"/account", "/network/keys", "/add/device", "/nothing-there"} { // not compressed
+		check(b, path, "gzip", false)
+	}
+	check(b, "/devices", "br", false)
+	check(b, "/devices", "gzip", false, "HX-Request", "true")
+	c := check(b, "/devices", "gzip", true).Cookies()
+	if len(c) != 1 || !strings.HasSuffix(c[0].Name, "-style") || c[0].MaxAge < 300*24*3600 || !c[0].HttpOnly || c[0].SameSite != http.SameSiteLaxMode {
+		t.Fatalf("cookies %v", c)
+	}
+	for _, path := range []string{"/devices", "/activity"} {
+		if c := check(b, path, "gzip", false).Cookies(); len(c) != 0 {
+			t.Errorf("cookies once more: %v", c)
+		}
+	}
+	// Of another release, or anything else.
+	b.Jar.SetCookies(b.request("GET", "/", nil).URL, []*http.Cookie{{Name: c[0].Name, Value: "000000000000", Path: "/"}})
+	check(b, "/devices", "gzip", true)
 }
 
 // Whoever signs in after a form was refused comes back to the page with the form, and to

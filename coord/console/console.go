@@ -100,10 +100,9 @@ type Console struct {
 	testing      chan struct{}      // slots of connection tests
 	stopping     chan struct{}      // closed by Close
 
-	// mu guards the following
 	verifying sync.Mutex // held while somebody has the audit checked
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the following
 	closed  bool
 	streams map[*stream]struct{}
 	lists   int                    // of streams: whose page shows a list of devices
@@ -222,11 +221,14 @@ func (s *statusOnly) Header() http.Header         { return s.header }
 func (s *statusOnly) Write(b []byte) (int, error) { return len(b), nil }
 func (s *statusOnly) WriteHeader(code int)        { s.status = code }
 
-// setHeaders sets what every answer carries. The policy allows nothing inline
-// and nothing from elsewhere; without 'unsafe-eval', htmx cannot evaluate
-// expressions in attributes either.
+// contentPolicy allows nothing inline and nothing from elsewhere; without 'unsafe-eval',
+// htmx cannot evaluate expressions in attributes either. Pages allow by its hash what of our
+// own stands in them: see page.policy.
+const contentPolicy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+
+// setHeaders sets what every answer carries.
 func setHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'")
+	h.Set("Content-Security-Policy", contentPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	// Not no-referrer: with that, browsers send "Origin: null" with forms.
@@ -244,6 +246,7 @@ type visit struct {
 	r       *http.Request
 	session store.Session // zero on public pages, as the actor is
 	actor   ops.Actor
+	mark    string // ops.EventMark before anything was read
 }
 
 // ctx is the request's context.
@@ -266,7 +269,7 @@ func (v *visit) redirect(to string) error {
 // handler wraps a route: session, form, errors.
 func (c *Console) handler(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v := &visit{Console: c, w: w, r: r}
+		v := &visit{Console: c, w: w, r: r, mark: c.ops.EventMark()}
 		err := c.admit(v, rt)
 		if err == nil {
 			err = rt.serve(c, v)

@@ -45,7 +45,8 @@
 //	text.go       names, times and numbers as people read them, of foreign strings too
 //	theme.go      light or dark
 //	events.go     the stream of what changes
-//	assets.go     style sheet and scripts; compress.go which answers are compressed
+//	assets.go     style sheet and scripts, and what of them stands in pages; compress.go
+//	              which answers are compressed
 //
 // Live pages hold one stream (events.go), which only names what changed; the page then
 // fetches its own address again and replaces the changed part, so each thing is drawn by

@@ -18,7 +18,8 @@ import (
 
 // The live stream. It carries names of things that changed, no content:
 //
-//	resync        fetch what you show (sent first, and after a gap)
+//	resync        fetch what you show (sent first if anything may have changed since the page
+//	              was drawn, and after a gap)
 //	devices       some device changed
 //	device-ID     this device changed
 //	key-ID        a device that joined with this key changed, or files were fetched for the key
@@ -26,7 +27,8 @@ import (
 //	pulse         every 3 s: a page that gets none for 10 s knows that what it shows is old
 //
 // A page says in the address which of devices, device-ID and key-ID it wants (?want=, names
-// with commas between them); one that does not gets all.
+// with commas between them); one that does not gets all. It also says as of when it was
+// drawn (?since=, an ops.EventMark).
 //
 // htmx turns each into a DOM event that the parts of a page listen to
 // (hx-trigger). Many changes at once become one event per name and tick.
@@ -95,9 +97,10 @@ func wantedOf(q url.Values) (wanted, error) {
 	return w, nil
 }
 
-// eventsOf is the address of the stream of the page that shows data: with the events that
-// parts of it wait for (hx-trigger in its template).
-func eventsOf(data any) string {
+// eventsOf is the address of the stream of the page that shows data as of a mark: with the
+// events that parts of it wait for (hx-trigger in its template). A page that waits for what
+// the console itself sees (tell), which no mark stands for, has none.
+func eventsOf(data any, mark string) string {
 	name := ""
 	switch p := data.(type) {
 	case devicesView:
@@ -110,10 +113,10 @@ func eventsOf(data any) string {
 		name = "device-" + p.Device.ID
 	case joinView:
 		if p.Live {
-			name = "key-" + p.Key.ID
+			return "/events?want=key-" + p.Key.ID
 		}
 	}
-	return "/events?want=" + name
+	return "/events?want=" + name + "&since=" + mark
 }
 
 // stream is one open page.
@@ -232,7 +235,11 @@ func (c *Console) events(v *visit) error {
 		}
 		return rc.Flush()
 	}
-	if send(sse("resync")) != nil {
+	first := "resync"
+	if v.r.URL.Query().Get("since") == c.ops.EventMark() {
+		first = "pulse" // nothing has happened
+	}
+	if send(sse(first)) != nil {
 		return nil
 	}
 

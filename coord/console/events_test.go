@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"html"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -289,8 +291,13 @@ func TestEventsWanted(t *testing.T) {
 		t.Run(page.at, func(t *testing.T) {
 			body := b.get(page.at).want(t, 200).body
 			m := connect.FindStringSubmatch(body)
-			if m == nil || m[1] != "/events?want="+page.want {
-				t.Fatalf("stream %q, want %q", m, page.want)
+			if m == nil {
+				t.Fatal("no stream")
+			}
+			at := html.UnescapeString(m[1])
+			u, err := url.Parse(at)
+			if err != nil || u.Path != "/events" || u.Query().Get("want") != page.want {
+				t.Fatalf("stream %q, %v, want %q", at, err, page.want)
 			}
 			for _, w := range waits.FindAllStringSubmatch(body, -1) {
 				if w[1] != page.want {
@@ -298,8 +305,10 @@ func TestEventsWanted(t *testing.T) {
 				}
 			}
 			before := s.net.Followers()
-			l := b.liveAt(m[1])
-			l.until(t, "resync")
+			l := b.liveAt(at)
+			if !u.Query().Has("since") {
+				l.until(t, "resync")
+			}
 			other.Connect()
 			other.Disconnect()
 			d.Connect()
@@ -312,6 +321,59 @@ func TestEventsWanted(t *testing.T) {
 				t.Errorf("got %v", seen)
 			}
 		})
+	}
+}
+
+// A page that has just been drawn is not told to fetch what it shows, unless something
+// happened meanwhile, or nobody knows.
+func TestEventsSince(t *testing.T) {
+	s := newSite(t)
+	b := s.browser().enter()
+	d := s.net.Add("one", "linux/arm64", "device")
+	streamOf := func(b *browser) string {
+		t.Helper()
+		m := regexp.MustCompile(`hx-sse:connect="([^"]*)"`).FindStringSubmatch(b.get("/devices").want(t, 200).body)
+		if m == nil {
+			t.Fatal("no stream")
+		}
+		return html.UnescapeString(m[1])
+	}
+	// first is the first line of a stream.
+	first := func(b *browser, at string) string {
+		t.Helper()
+		res := b.getAs(at, "identity")
+		defer res.Body.Close()
+		line, err := bufio.NewReader(res.Body).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	at := streamOf(b)
+	for range 2 { // a page that comes back has missed nothing either
+		if line := first(b, at); line != "event: pulse" {
+			t.Errorf("nothing happened: %q", line)
+		}
+	}
+	l := b.liveAt(at)
+	d.Connect()
+	l.until(t, "devices")
+	if line := first(b, at); line != "event: resync" {
+		t.Errorf("a device came: %q", line)
+	}
+	at = streamOf(b)
+	if line := first(b, at); line != "event: pulse" {
+		t.Errorf("drawn after it came: %q", line)
+	}
+	s.net.Member("bob")
+	if line := first(b, at); line != "event: resync" {
+		t.Errorf("somebody has other rights: %q", line)
+	}
+	foreign := streamOf(newSite(t).browser().enter())
+	for _, since := range []string{foreign[strings.Index(foreign, "since=")+6:], "", "0", "%00", strings.Repeat("f", 5000)} {
+		if line := first(b, "/events?want=devices&since="+since); line != "event: resync" {
+			t.Errorf("since %.40q: %q", since, line)
+		}
 	}
 }
 

@@ -17,6 +17,11 @@ var (
 	RevocationsText = revocationsText
 )
 
+// Inline returns what pages may have in them: the style sheet, and a script.
+func Inline() (style, script string) {
+	return string(assets()["style.css"].body), string(early())
+}
+
 // MaxWaiting is how many strangers may wait for their password to be checked.
 const MaxWaiting = maxWaiting
 

@@ -185,7 +185,7 @@ func checkMarkup(t *testing.T, at, body string) {
 			continue
 		}
 		switch n.Data {
-		case "iframe", "object", "embed", "base", "style", "template", "hx-partial", "img", "math", "frame", "noscript":
+		case "iframe", "object", "embed", "base", "template", "hx-partial", "img", "math", "frame", "noscript":
 			t.Errorf("%s: <%s>", at, n.Data)
 		}
 		for _, a := range n.Attr {
@@ -205,8 +205,9 @@ func checkMarkup(t *testing.T, at, body string) {
 				t.Errorf("%s: command to copy %q", at, a.Val)
 			}
 		}
-		if n.Data == "script" && n.FirstChild != nil {
-			t.Errorf("%s: inline script %q", at, n.FirstChild.Data)
+		style, script := console.Inline()
+		if c := n.FirstChild; (n.Data == "script" || n.Data == "style") && c != nil && c.Data != map[string]string{"script": script, "style": style}[n.Data] {
+			t.Errorf("%s: inline %s %q", at, n.Data, c.Data)
 		}
 	}
 }

@@ -92,12 +92,12 @@ func TestMembersView(t *testing.T) {
 	s := newSite(t)
 	s.net.Member("bob")
 	s.net.Add("cam", "linux/arm64", "camera")
-	s.net.Add("safe", "linux/arm64", "safe")
+	s.net.Add("strongbox", "linux/arm64", "strongbox")
 	s.joins("bob", "desk")
 	s.setPolicy(`{"rules":[{"from":["user:*"],"to":["self"],"ports":["*"]},{"from":["user:bob"],"to":["tag:camera"],"ports":["tcp:554"]}]}`)
 	bob := s.browser().enterAs("bob")
 	page := bob.get("/devices").want(t, 200, "What you reach", "<bdi>desk</bdi>", "<bdi>cam</bdi>", "tcp:554", "by rule 2", "of bob", "1 session")
-	if strings.Contains(page.body, "safe") {
+	if strings.Contains(page.body, "strongbox") {
 		t.Error("bob sees what he does not reach")
 	}
 	if strings.Contains(s.browser().enter().get("/devices").want(t, 200).body, "What you reach") {

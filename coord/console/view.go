@@ -37,7 +37,8 @@ type page struct {
 	Here  string   // the page's own address, when a form's answer shows it
 	Theme string   // "light", "dark"; "": as the system says
 
-	Events string // address of the stream with what the page wants to hear
+	Style  template.CSS // the style sheet, if it stands in the page
+	Events string       // address of the stream with what the page wants to hear
 
 	Sections []section
 	Themes   []theme
@@ -109,6 +110,7 @@ func pages() map[string]func() *template.Template {
 	base := sync.OnceValue(func() *template.Template {
 		funcs := template.FuncMap{
 			"asset":  assetPath,
+			"early":  early,
 			"plural": plural,
 			"clean":  clean,
 			"nth":    func(i int) int { return i + 1 }, // place in a list, in names that nothing else tells apart
@@ -140,7 +142,7 @@ func pages() map[string]func() *template.Template {
 
 // render answers with a whole page.
 func (c *Console) render(v *visit, status int, name string, data any) error {
-	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")], Theme: c.theme(v.r)}
+	p := page{Name: name, Data: data, Nav: navOf[name], Here: here(v, name), Flash: flashes[v.r.URL.Query().Get("done")], Theme: c.theme(v.r), Style: v.style(name)}
 	if text, undo := v.noteHere(); p.Flash != "" {
 		p.Flash, p.Undo = cmp.Or(text, p.Flash), undo
 	}
@@ -148,11 +150,25 @@ func (c *Console) render(v *visit, status int, name string, data any) error {
 		p.User, p.Role, p.Owner = clean(v.actor.User), string(v.actor.Role), v.actor.Role == ops.RoleOwner
 		p.Sections, p.Parts = sectionsOf(v.actor), partsOf(v.actor, name)
 		p.Themes = themes(p.Theme)
-		p.Events = eventsOf(data)
+		p.Events = eventsOf(data, v.mark)
 	}
+	v.w.Header().Set("Content-Security-Policy", p.policy())
 	n := c.ops.Network()
 	p.Net = network{ID: n.ID.String(), Suffix: n.Suffix, Version: c.ops.Software()}
 	return c.execute(v, status, name, "layout", p)
+}
+
+// policy is the content security policy of a page: of what is written in it, it allows only
+// the style sheet and the script that are ours.
+func (p page) policy() string {
+	policy := contentPolicy
+	if p.Style != "" {
+		policy += "; style-src 'self' " + assets()["style.css"].source
+	}
+	if p.Events != "" {
+		policy += "; script-src 'self' " + assets()["early.js"].source
+	}
+	return policy
 }
 
 // here is where a page that answers a form lives, so that reloading it does not

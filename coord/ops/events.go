@@ -2,6 +2,11 @@ package ops
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -111,10 +116,25 @@ func (s *Service) Followers() int {
 	return len(s.events.subs)
 }
 
+// EventMark stands for all events so far. It is another one after each event of any device,
+// after rights of any user have changed, and in another process; it says nothing about them.
+// Whoever takes a mark, reads devices, subscribes, and then gets the same mark has missed
+// nothing.
+func (s *Service) EventMark() string {
+	h := s.events
+	h.mu.Lock()
+	n := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, h.published), h.rights)
+	h.mu.Unlock()
+	m := hmac.New(sha256.New, h.key[:])
+	m.Write(n)
+	return base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:12])
+}
+
 // hub hands events to subscribers and never waits for one. Which of them may see a device
 // is decided once for all that see the same devices.
 type hub struct {
-	index *index // of the devices; its lock may be taken while mu is held
+	index *index   // of the devices; its lock may be taken while mu is held
+	key   [32]byte // of marks; random
 
 	mu        sync.Mutex // guards the following
 	closed    bool
@@ -161,7 +181,9 @@ type subscription struct {
 const lag = 256
 
 func newHub(x *index) *hub {
-	return &hub{index: x, subs: map[*subscription]struct{}{}, audiences: map[visibility]audience{}}
+	h := &hub{index: x, subs: map[*subscription]struct{}{}, audiences: map[visibility]audience{}}
+	rand.Read(h.key[:])
+	return h
 }
 
 // rightsN grows when the rights of a user change.

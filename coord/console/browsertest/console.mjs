@@ -7,7 +7,7 @@
 import { browser, taken } from "./lib.mjs";
 
 const groups = {
-  devices: ["first", "add", "approve", "live", "devices", "device", "tabs", "slow", "back", "many", "numbers"],
+  devices: ["first", "add", "approve", "live", "devices", "device", "tabs", "slow", "back", "paint", "many", "numbers"],
   pages: ["begin", "keys", "dns", "people", "network", "settings", "activity", "access", "frame", "keyboard", "account", "passkeys", "hostile", "plain", "ended"],
 };
 const only = process.env.STEPS?.split(",");

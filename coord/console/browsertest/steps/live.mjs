@@ -78,7 +78,8 @@ await step("a server that hangs: the page says so, greys what it shows, and reco
   await mine.locator(`#d-${run.joined} .status.offline`).waitFor();
   // A request alone that fails can be tried again. Nothing else asks for the list meanwhile,
   // after which it would be made again by itself.
-  await Promise.all([mine.waitForResponse((r) => r.request().headers()["weft-passive"] === "list"), mine.goto(CONSOLE + "/devices")]);
+  await mine.goto(CONSOLE + "/devices");
+  await mine.locator("#live-state[data-state=on]").waitFor();
   await mine.evaluate(() => document.getElementById("live").remove());
   expect(/htmx:error|ERR_FAILED/);
   await mine.route(/q=green/, (route) => route.abort(), { times: 1 });

@@ -55,3 +55,12 @@ document.addEventListener("htmx:sse:error", (e) => {
 document.addEventListener("htmx:sse:before:connection", (e) => {
   if (e.detail?.connection?.attempt > 0) live("lost", "Reconnecting");
 });
+// The first connection has begun with the page (../early); if it failed, once more.
+document.addEventListener("htmx:before:request", (e) => {
+  const { ctx } = e.detail;
+  if (ctx.sourceElement.id !== "live") return;
+  ctx.fetch = (action, request) => {
+    request.signal.addEventListener("abort", () => firstStream.abort());
+    return firstStream.answer.catch(() => fetch(action, request));
+  };
+});

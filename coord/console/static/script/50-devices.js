@@ -200,7 +200,9 @@ function scrolled() {
     fill();
   });
 }
-addEventListener("load", scrolled);
+// htmx hears of the list once it has looked at it, which may be after the page has loaded and
+// been scrolled to where it was.
+document.addEventListener("htmx:after:process", scrolled);
 addEventListener("scroll", scrolled, { passive: true });
 addEventListener("resize", () => {
   stretch();
