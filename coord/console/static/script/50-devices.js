@@ -227,7 +227,7 @@ function showTicked() {
   document.getElementById("chosen").textContent = `${ticked.size.toLocaleString("en")} selected`;
   const all = document.getElementById("choose-all");
   all.hidden = ticked.size >= Math.min(total, mostTicked);
-  all.textContent = total > mostTicked ? `Select the first ${mostTicked.toLocaleString("en")} of ${total.toLocaleString("en")} that match` : `Select all ${total.toLocaleString("en")} that match`;
+  all.textContent = total > mostTicked ? `Select the first ${mostTicked.toLocaleString("en")}` : `Select all ${total.toLocaleString("en")} that match`;
   document.getElementById("choose-none").hidden = false;
   const everything = bar.querySelector(".everything");
   everything.hidden = true;
