@@ -95,7 +95,7 @@ func TestReadCut(t *testing.T) {
 				if len(pkt) > c.limit {
 					t.Errorf("limit %d: packet of %d", c.limit, len(pkt))
 				}
-				if seq := binary.BigEndian.Uint32(pkt[s.ip+4:]); seq != uint32(1<<32-1000+len(got)) {
+				if seq := binary.BigEndian.Uint32(pkt[s.ip+4:]); seq != uint32(len(got))-1000 {
 					t.Errorf("sequence %d after %d bytes", seq, len(got))
 				}
 				got = append(got, pkt[s.head:]...)
