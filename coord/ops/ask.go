@@ -11,7 +11,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Pins are what a device without a token has to know about this network.
+// Pins identify this network to a device that has no token.
 func (s *Service) Pins() api.Pins {
 	return api.Pins{
 		Server: cert.PinOf(s.auth.Server.Cert).String(), Network: cert.PinOf(s.auth.Network.Cert).String(),
@@ -19,8 +19,8 @@ func (s *Service) Pins() api.Pins {
 	}
 }
 
-// handleAsk enters a device that asks to be let in, and tells it its code. A device that
-// has joined already gets its certificate again, as with a repeated join.
+// handleAsk records the request of a device that asks to join, and answers with its code. A
+// device that has joined already gets its certificate again, as with a repeated join.
 func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.Ask
 	if err := readRequest(r, &req); err != nil {
@@ -38,7 +38,7 @@ func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (an
 	}
 	from, _ := ctx.Value(fromKey{}).(netip.Addr)
 	now := s.now()
-	// Junk is refused before it costs a check of a signature.
+	// Refuse malformed requests before checking a signature, which costs more.
 	if _, ok := s.requests.asking.Take(SourceOf(from).String(), askLimit, now); !ok {
 		return nil, fail(http.StatusTooManyRequests, api.CodeTooMany, "too many devices ask to join from this address", "wait a minute")
 	}
@@ -59,7 +59,7 @@ func (s *Service) handleAsk(ctx context.Context, c *caller, r *http.Request) (an
 	return res, nil
 }
 
-// handlePollAsk answers a device that waits.
+// handlePollAsk tells a waiting device what was decided.
 func (s *Service) handlePollAsk(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.Poll
 	if err := readRequest(r, &req); err != nil {
@@ -79,7 +79,7 @@ func (s *Service) handlePollAsk(ctx context.Context, c *caller, r *http.Request)
 		res := s.asked(a.state)
 		res.Expires = a.expires()
 		return res, nil
-	case api.AskApproved: // memory is about to follow
+	case api.AskApproved: // the index will follow in a moment
 		res := s.asked(api.AskWaiting)
 		res.Expires = a.expires()
 		return res, nil
@@ -87,7 +87,7 @@ func (s *Service) handlePollAsk(ctx context.Context, c *caller, r *http.Request)
 	return s.asked(api.AskUnknown), nil
 }
 
-// handleEndAsk drops the request of a device that no longer waits.
+// handleEndAsk deletes the request of a device that no longer waits.
 func (s *Service) handleEndAsk(_ context.Context, c *caller, _ *http.Request) (any, error) {
 	s.requests.end(c.id)
 	return statusOnly(http.StatusNoContent), nil
@@ -98,8 +98,8 @@ func (s *Service) asked(state string) *api.Asked {
 	return &api.Asked{State: state, Server: p.Server, Network: p.Network}
 }
 
-// signedIn is the answer to a device that asks to be signed in again and does not have to be
-// yet, nil for one that does.
+// signedIn returns the answer to a device that asks to be signed in again although that is not
+// due yet, or nil if it is.
 func (s *Service) signedIn(ctx context.Context, c *caller) (any, error) {
 	node, err := s.nodeOf(ctx, c)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *Service) signedIn(ctx context.Context, c *caller) (any, error) {
 	return nil, nil
 }
 
-// nodeOf is the row of a device that calls, ErrNotFound if it has none.
+// nodeOf returns the row of the calling device, ErrNotFound if it has none.
 func (s *Service) nodeOf(ctx context.Context, c *caller) (node store.Node, err error) {
 	if _, known := s.index.has(c.id); !known {
 		return node, store.ErrNotFound
@@ -124,7 +124,7 @@ func (s *Service) nodeOf(ctx context.Context, c *caller) (node store.Node, err e
 	return node, err
 }
 
-// letIn is the answer to a device that was let in, nil for any other.
+// letIn returns the answer to a device that was approved, or nil for any other.
 func (s *Service) letIn(ctx context.Context, c *caller) (any, error) {
 	node, err := s.nodeOf(ctx, c)
 	if errors.Is(err, store.ErrNotFound) {

@@ -14,8 +14,8 @@ import (
 	"weft/overlay/api"
 )
 
-// Request is a device that asks to be let in. Hostname, OS and Version are as it says,
-// From and At as the server saw.
+// Request is a device that asks to join. Hostname, OS and Version are what it claims; From and
+// At are what the server saw.
 type Request struct {
 	ID       string    `json:"id"`
 	Hostname string    `json:"hostname"`
@@ -24,9 +24,9 @@ type Request struct {
 	From     string    `json:"from"` // address, "" for unknown
 	At       time.Time `json:"at"`
 	Expires  time.Time `json:"expires"`
-	// Name is the name that it would get; if SignIn is set, the one that it has.
+	// Name is the name that the device would get, or has if SignIn is set.
 	Name string `json:"name"`
-	// SignIn says that it has joined, and is to be signed in again by the person whose it is.
+	// SignIn says that the device has joined, and asks its owner to sign it in again.
 	SignIn bool `json:"sign_in,omitempty"`
 	// State is api.AskWaiting, AskApproved or AskDenied, and By who decided.
 	State string `json:"state"`
@@ -44,9 +44,9 @@ func (s *Service) request(a ask) Request {
 	return r
 }
 
-// Requests lists the devices that wait, oldest first. Their codes are not known here: only
-// whoever has the device in front of them has its code. Who may see only what is their own
-// sees none, since nobody's is a request yet.
+// Requests lists the waiting devices, oldest first, without their codes: only the person in
+// front of a device knows its code. An actor who sees only what is the actor's own sees none,
+// because a request belongs to nobody yet.
 func (s *Service) Requests(ctx context.Context, a Actor) ([]Request, error) {
 	list := []Request{}
 	if err := opRequestRead.asks(a); err != nil {
@@ -57,7 +57,7 @@ func (s *Service) Requests(ctx context.Context, a Actor) ([]Request, error) {
 	}
 	for _, w := range s.requests.all(s.now()) {
 		if w.signIn && opDeviceRead.authorize(a, s.index.targetOf(w.node())) != nil {
-			continue // the name of that device is not for them
+			continue // the actor may not see that device's name
 		}
 		if w.state == api.AskWaiting {
 			r := s.request(w)
@@ -71,8 +71,8 @@ func (s *Service) Requests(ctx context.Context, a Actor) ([]Request, error) {
 	return list, nil
 }
 
-// Request returns the device with a code, for whoever is about to decide. A wrong code is
-// one of few that an account and an address may try.
+// Request returns the device that shows a code. A wrong code counts against the few attempts
+// that an account and an address have.
 func (s *Service) Request(ctx context.Context, a Actor, code string) (Request, error) {
 	if err := opRequestRead.asks(a); err != nil {
 		return Request{}, err
@@ -90,14 +90,14 @@ func (s *Service) Request(ctx context.Context, a Actor, code string) (Request, e
 	return r, s.nameRequest(ctx, w, &r)
 }
 
-// nameRequest sets the name that a device has, or would get if it joined now.
+// nameRequest sets Name: what the device is called, or would be if it joined now.
 func (s *Service) nameRequest(ctx context.Context, a ask, r *Request) error {
 	return s.store.Read(ctx, func(rd *store.Reader) error {
 		if a.signIn {
 			node, err := rd.Node(s.network, a.node())
 			if err == nil {
 				r.Name = node.Name
-			} else if isNotFound(err) { // deleted meanwhile: nobody can approve it
+			} else if isNotFound(err) { // deleted meanwhile, so it cannot be approved
 				err = nil
 			}
 			return err
@@ -128,7 +128,7 @@ func (s *Service) nameRequest(ctx context.Context, a ask, r *Request) error {
 	})
 }
 
-// askWith finds the request with a code, and counts what somebody tries.
+// askWith finds the request with a code, and counts the attempt.
 func (s *Service) askWith(a Actor, code string, now time.Time) (ask, error) {
 	refund, err := s.requests.try(a, now)
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *Service) askWith(a Actor, code string, now time.Time) (ask, error) {
 	}
 	hash, ok := hashAsk(code)
 	if !ok {
-		// It cannot be one: that tells nothing about those that there are.
+		// No code looks like this, so the attempt reveals nothing and is not counted.
 		refund()
 		return ask{}, Invalid("a code has %d letters and digits, such as %s", codeLength, "BCDFG-HJKLM")
 	}
@@ -148,7 +148,7 @@ func (s *Service) askWith(a Actor, code string, now time.Time) (ask, error) {
 	return w, nil
 }
 
-// try uses one attempt to name a code. refund gives it back.
+// try uses up one attempt to give a code. refund restores it.
 func (t *asks) try(a Actor, now time.Time) (refund func(), err error) {
 	var names []string
 	refund = func() {
@@ -156,7 +156,7 @@ func (t *asks) try(a Actor, now time.Time) (refund func(), err error) {
 			t.tries.Refund(name)
 		}
 	}
-	if a.UserID == "" { // whoever has the data directory
+	if a.UserID == "" { // root, who has the data directory
 		return refund, nil
 	}
 	limits := []struct {
@@ -180,11 +180,11 @@ func (t *asks) try(a Actor, now time.Time) (refund func(), err error) {
 	return refund, nil
 }
 
-// ApproveRequest lets in the device that shows a code. It becomes the device of whoever
-// approves, or of User, or carries Tags: whoever may make a key for that may approve it.
+// ApproveRequest lets the device that shows a code join. It becomes the device of the actor, or
+// of User, or gets Tags. An actor who may make a join key for that may approve it.
 type ApproveRequest struct {
 	Code   string   `json:"-"`
-	User   string   `json:"user,omitempty"` // name of its owner to be
+	User   string   `json:"user,omitempty"` // name of the owner that it gets
 	UserID string   `json:"-"`              // instead of User
 	Tags   []string `json:"tags,omitempty"` // with or without "tag:"
 }
@@ -208,7 +208,7 @@ func (c ApproveRequest) run(tx *Tx) (none store.Node, err error) {
 		return none, err
 	}
 	if err := tx.may(target{kind: "request", owner: u.ID, tags: tags}); err != nil {
-		if c.User != "" && isNotFound(err) { // whether there is such a user is not for the actor to know
+		if c.User != "" && isNotFound(err) { // do not reveal whether there is such a user
 			err = About(KindUser, c.User, err)
 		}
 		return none, err
@@ -229,8 +229,8 @@ func (c ApproveRequest) run(tx *Tx) (none store.Node, err error) {
 	if tx.now.Before(a.denying) {
 		return none, refusedAlready(a.by)
 	}
-	// In place of a key: one for all that a person approves, so that the limit on deleted
-	// devices of a key holds for them too.
+	// This stands for the join key. It is the same for all that a person approves, so that
+	// the limit on a key's deleted devices applies to them too.
 	key := store.Key{ID: "user:" + u.ID, UserID: u.ID, User: u.Name, Tags: tags}
 	gone, err := s.mayJoin(&tx.Reader, key, 0, tx.now)
 	if err != nil {
@@ -260,7 +260,7 @@ func decided(r Request, state string, by Actor) Request {
 
 func requestTarget(a ask) target { return target{kind: "request", id: a.id, name: a.hostname} }
 
-// undecided refuses to decide a second time.
+// undecided returns an error if the request has been decided already.
 func (tx *Tx) undecided(a ask) error {
 	state, by := a.state, a.by
 	if a.signIn {
@@ -292,8 +292,7 @@ func byWhom(by string) string {
 	return ", by " + by
 }
 
-// DenyRequest refuses the device that shows a code, or that a list names by its id: Word
-// is either.
+// DenyRequest refuses a device. Word is the code that it shows, or its id from the list.
 type DenyRequest struct{ Word string }
 
 func (DenyRequest) operation() *Operation { return opRequestDeny }
@@ -305,7 +304,7 @@ func (c DenyRequest) run(tx *Tx) (none Request, err error) {
 	}
 	var a ask
 	if _, ok := hashAsk(c.Word); ok {
-		// Whoever has the code in front of them may say that it is not theirs.
+		// A person who sees the code may say that the device is not theirs.
 		tx.asked = true
 		a, err = s.askWith(tx.actor, c.Word, tx.now)
 	} else {
@@ -325,7 +324,7 @@ func (c DenyRequest) run(tx *Tx) (none Request, err error) {
 	return r, nil
 }
 
-// askByID finds a request for who has the list, and may decide about everybody's.
+// askByID finds a request by its id, for an actor who may list and decide all requests.
 func (tx *Tx) askByID(id string) (ask, error) {
 	if err := tx.may(target{}); err != nil {
 		return ask{}, err

@@ -15,7 +15,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleCRL sends the revocation list, unless the caller holds it already: it is long,
+// handleCRL sends the revocation list, unless the caller has it already: the list is long,
 // and a node that cannot use it would fetch it again and again.
 func (s *Service) handleCRL(_ context.Context, _ *caller, r *http.Request) (any, error) {
 	network := s.index.info()
@@ -32,16 +32,16 @@ func (s *Service) CRL() []byte { return s.index.info().CRL }
 // listState describes the signed revocation list.
 type listState struct {
 	entries int       // in it
-	left    int       // revoked certificates that found no room in it
+	left    int       // revoked certificates for which it has no room
 	ended   int       // entries that have expired since
-	signed  time.Time // zero: not since the start
+	signed  time.Time // zero: not since this process started
 	early   bool      // signed while the server settled: see nextNumber
 }
 
 // Revocations is the state of the revocation list as `weft-server doctor` shows it.
 type Revocations struct {
 	Bytes   int `json:"bytes"`
-	Max     int `json:"max"` // a longer one would be of use to nobody
+	Max     int `json:"max"` // nodes refuse a longer one
 	Entries int `json:"entries"`
 	// Left is how many revoked certificates are not in it because it is full.
 	Left int `json:"left"`
@@ -53,8 +53,8 @@ func (s *Service) Revocations() Revocations {
 	return Revocations{Bytes: len(s.CRL()), Max: cert.MaxCRL, Entries: list.entries, Left: list.left}
 }
 
-// openList finds out about the list that the database holds. One that is too
-// long, as servers signed it before 2026-11-29, is signed anew.
+// openList reads the state of the list in the database. A list that is too long, as servers
+// before 2026-11-29 signed it, is signed anew.
 func (s *Service) openList(ctx context.Context) error {
 	der, list := s.CRL(), listState{}
 	s.list.Store(&list)
@@ -80,15 +80,15 @@ func (s *Service) openList(ctx context.Context) error {
 	return err
 }
 
-// newList is noted by whoever revokes certificates: the batch of writes ends with
-// a new revocation list, which many deletions share.
+// newList is the note (Tx.Note) of a write that revokes certificates. The batch of writes
+// then ends with one new revocation list for all of them.
 type newList struct {
-	brought uint64 // number of a list that somebody brought, 0 for none
-	// revoked is all that was revoked, where that is known; else it is read anew.
+	brought uint64 // number of a list that a node sent (recall.go), 0 for none
+	// revoked holds all revoked certificates if they are known; if nil, they are read again.
 	revoked []store.Revoked
 }
 
-// newListOf is what several writes of a batch noted.
+// newListOf combines the notes of a batch.
 func newListOf(notes []newList) (all newList) {
 	known := true
 	for _, n := range notes {
@@ -102,11 +102,11 @@ func newListOf(notes []newList) (all newList) {
 	return all
 }
 
-// revocations are the revoked certificates in the order of their serial numbers, so that
-// a deletion does not read all of them. What has expired may be among them.
+// revocations are the revoked certificates in the order of their serial numbers, kept so that
+// a deletion does not read all of them. It may hold expired ones.
 type revocations []store.Revoked
 
-// add puts a certificate in its place, instead of what is said of it there.
+// add inserts a certificate in order, or replaces its entry.
 func (r *revocations) add(v store.Revoked) {
 	i, found := slices.BinarySearchFunc(*r, v, bySerial)
 	if found {
@@ -148,7 +148,7 @@ func (s *Service) signCRL(tx *store.Tx, news newList) (store.Change, error) {
 		return s.auth.Network.SignCRL(number, deleted, since, now, superseded...)
 	}
 	held := s.revocations
-	s.revocations = nil // it is not what the database has, until the commit
+	s.revocations = nil // until the commit it differs from the database
 	if len(news.revoked) == 0 || again > 0 {
 		held = nil
 	}
@@ -192,8 +192,7 @@ func (s *Service) signCRL(tx *store.Tx, news newList) (store.Change, error) {
 	return store.Change{N: c, Kind: store.CRLChanged}, err
 }
 
-// reviseCRL signs the revocation list anew if the clock was wrong when that was
-// done.
+// reviseCRL signs the revocation list anew if it was signed while the clock was wrong.
 func (s *Service) reviseCRL(ctx context.Context) error {
 	var off bool
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) { off, err = r.ListIsOff(s.network, s.now()); return err })
@@ -207,8 +206,8 @@ func (s *Service) reviseCRL(ctx context.Context) error {
 // certificates are in it. If not all fit, it leaves out first those beyond the share of
 // their join key, so that nobody can push out the devices of others, and then those
 // that were revoked first: the device that was deleted last is always in the list.
-// Relays refuse the others all the same, because the server does not know them, and
-// nobody is introduced without a relay.
+// Relays refuse those left out too, because the server does not know them, and no node is
+// introduced without a relay.
 func signList(revoked []store.Revoked, sign func([]store.Revoked) ([]byte, error)) (der []byte, listed int, err error) {
 	list := make([]store.Revoked, 0, len(revoked))
 	var over []store.Revoked
@@ -233,8 +232,8 @@ func signList(revoked []store.Revoked, sign func([]store.Revoked) ([]byte, error
 	}
 }
 
-// warnOfList logs when the list becomes half full or falls below that again, and each
-// time that not all certificates fit.
+// warnOfList logs when the list becomes half full, when it falls below that again, and each
+// time some certificates do not fit.
 func (s *Service) warnOfList(before, after int, list listState) {
 	switch {
 	case list.left > 0:

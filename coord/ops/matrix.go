@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrForbidden refuses an operation on something that the actor may see, because his
-// role does not include that operation. For something that he may not see the error is
+// ErrForbidden refuses an operation that the actor's role does not include, on something
+// that the actor may see. For something that the actor may not see the error is
 // ErrNotFound, as if it did not exist.
 var ErrForbidden = errors.New("not allowed")
 
@@ -27,27 +27,27 @@ type Operation struct {
 	Writes bool
 	// Fresh says that people in the console must have signed in a moment ago.
 	Fresh bool
-	// weak says that it is open to who has proved too little by then.
+	// weak says that it is open to an actor that proved less than its role demands (Actor.Weak).
 	weak bool
 	may  map[Role]reach
 	via  []Via // beside people: ViaNode for itself, ViaSystem
 }
 
-// Operations is the authorization matrix. What the roles come to:
+// Operations is the authorization matrix. In words:
 //
-//   - An operator has the devices, keys and approvals of devices, and of people only itself:
-//     who gives an account to somebody gives rights, so an operator lets in no people who
-//     wait, nor sees who is in which group.
-//   - An auditor reads all but secrets, and changes nothing. How people sign in (sessions,
-//     passkeys, codes) is for each alone to see; that it changed is in the audit.
-//   - Who is narrowed to tags has what carries one of them, what is the own, and what every
-//     device has to know, and settings (relays, DNS, policy, providers). People, groups,
-//     identities, webhooks and the audit have no tags and are of the whole network: a
-//     narrowed auditor sees none of them (readsAll), and a narrowed operator changes nothing
-//     of the network.
+//   - An operator manages devices, join keys and requests of devices, and of people only the
+//     own account: making an account gives rights. So an operator neither approves people
+//     who wait nor sees who is in which group.
+//   - An auditor reads everything but secrets, and changes nothing. Sessions, passkeys and
+//     codes are seen by their person only; the audit says that they changed.
+//   - An actor who is limited to tags sees what carries one of them, what is the actor's own,
+//     what every device has to know, and settings (relays, DNS, policy, providers). People,
+//     groups, identities, webhooks and the audit have no tags and belong to the whole
+//     network: a limited auditor sees none of them (readsAll), and a limited operator
+//     changes nothing that belongs to the network.
 var Operations []*Operation
 
-// op enters an operation. The columns are owner, admin, operator, auditor, member.
+// op adds an operation to the matrix. The columns are owner, admin, operator, auditor, member.
 func op(name string, writes bool, columns [5]reach, via ...Via) *Operation {
 	o := &Operation{Name: name, Writes: writes, via: via, may: map[Role]reach{}}
 	for i, r := range []Role{RoleOwner, RoleAdmin, RoleOperator, RoleAuditor, RoleMember} {
@@ -88,7 +88,7 @@ var (
 	opDeviceLeave   = op("device.leave", writes, nobody, ViaNode)
 
 	opRequestAsk     = op("request.ask", writes, nobody, ViaNode)
-	opRequestRead    = op("request.read", reads, everybody) // who reads only their own: by the code
+	opRequestRead    = op("request.read", reads, everybody) // a member only by the code
 	opRequestApprove = op("request.approve", writes, noAuditor)
 	opRequestDeny    = op("request.deny", writes, noAuditor)
 
@@ -181,13 +181,13 @@ type target struct {
 	tags           []string // that it carries
 }
 
-// of reports whether something is an actor's account or part of it: tags do not narrow
-// that.
+// of reports whether something is the actor's account or part of it, which limits by tags
+// do not apply to.
 func (t target) of(a Actor) bool {
 	return t.owner == a.UserID && (t.kind == "user" || t.kind == "token")
 }
 
-// authorize says whether an actor may do an operation to something.
+// authorize returns nil if an actor may do the operation on t.
 func (o *Operation) authorize(a Actor, t target) error {
 	switch a.Via {
 	case ViaNode, ViaSystem:
@@ -215,7 +215,7 @@ func (o *Operation) authorize(a Actor, t target) error {
 	return nil
 }
 
-// asks says whether an actor may do an operation to anything at all.
+// asks returns nil if there may be anything on which an actor may do the operation.
 func (o *Operation) asks(a Actor) error {
 	if a.Weak && !o.weak {
 		return fmt.Errorf("%s: %w", o.Name, ErrWeak)
@@ -226,8 +226,8 @@ func (o *Operation) asks(a Actor) error {
 	return nil
 }
 
-// readsAll says whether an actor may read what is of the whole network, without tags: who is
-// narrowed to some sees none of it.
+// readsAll returns nil if an actor may read what belongs to the whole network and has no
+// tags. An actor who is limited to tags may not.
 func (o *Operation) readsAll(a Actor) error {
 	if len(a.Tags) > 0 {
 		return fmt.Errorf("%s for some tags only: %w", o.Name, ErrForbidden)
@@ -235,7 +235,8 @@ func (o *Operation) readsAll(a Actor) error {
 	return o.asks(a)
 }
 
-// ownerSeen is the user whose things alone an actor gets to see, "" for everybody's.
+// ownerSeen is the id of the user whose things are all that an actor sees, "" for no such
+// limit.
 func (o *Operation) ownerSeen(a Actor) string {
 	if o.may[a.Role] == own {
 		return a.UserID

@@ -49,10 +49,10 @@ func (noRelay) Ping(context.Context, cert.NetworkID, cert.NodeID) (time.Duration
 	return 0, errors.New("no relay runs here")
 }
 
-// SetRelay tells the service about the relay in this process.
+// SetRelay sets the relay in this process.
 func (s *Service) SetRelay(r Relay) { s.relay.p.Store(&r) }
 
-// changed notes that some version changed; Run tells the relay soon.
+// changed is called after a version has changed; Run notifies the relay soon after.
 func (s *Service) changed() {
 	select {
 	case s.notify <- struct{}{}:
@@ -60,12 +60,13 @@ func (s *Service) changed() {
 	}
 }
 
-// Presence takes a report of the relay in this process. Reports of old connections change nothing.
+// Presence takes a report of the relay in this process. Reports about older connections have
+// no effect.
 func (s *Service) Presence(node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
 	s.presenceAt(s.auth.RelayID(), node, conn, online, at, addr)
 }
 
-// presenceAt takes the report of any relay.
+// presenceAt takes a report of any relay.
 func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online bool, at time.Time, addr netip.Addr) {
 	if _, ok := s.index.has(node); !ok {
 		return // deleted meanwhile
@@ -75,7 +76,7 @@ func (s *Service) presenceAt(relay string, node cert.NodeID, conn uint64, online
 	}
 }
 
-// notePresence has open consoles and webhooks told that a node came or went.
+// notePresence tells open consoles and webhooks that a node came or went.
 func (s *Service) notePresence(node cert.NodeID) {
 	s.hooks.moved(node, s.now())
 	kind := EventOffline
@@ -86,8 +87,8 @@ func (s *Service) notePresence(node cert.NodeID) {
 }
 
 // Run does the recurring work until ctx ends: it notifies the relay of changes, writes
-// last seen, has devices be overdue that were not signed in again, deletes ephemeral nodes
-// that stay offline, prunes, and sends webhooks.
+// last seen, marks devices overdue whose owner has not signed them in again, deletes ephemeral
+// nodes that stay offline, prunes, and sends webhooks.
 func (s *Service) Run(ctx context.Context) {
 	var hooks sync.WaitGroup
 	defer hooks.Wait()
@@ -115,7 +116,7 @@ func (s *Service) Run(ctx context.Context) {
 		case <-s.notify:
 			s.relay.get().Notify(s.network, nil)
 			s.relays.rouse()
-			select { // a thousand joins in a second are ten rounds over the clients
+			select { // so that a thousand joins in a second cause ten rounds
 			case <-ctx.Done():
 			case <-time.After(notifyEvery):
 			}
@@ -154,7 +155,7 @@ func (s *Service) flushSeen(all bool) error {
 }
 
 // deleteEphemeral deletes ephemeral nodes that have been offline for a while.
-// After a start everybody gets that while to come back.
+// After a start every node has that long to come back.
 func (s *Service) deleteEphemeral(ctx context.Context) error {
 	now := s.now()
 	if now.Sub(s.started) < ephemeralAfter {
@@ -216,16 +217,16 @@ func (c expireDevices) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
-// endAliases ends former names whose time is over.
+// endAliases deletes former names that have expired.
 func (s *Service) endAliases(ctx context.Context) error {
 	_, err := Do(ctx, s, System(), endAliases{})
 	return err
 }
 
-// prune deletes what nobody needs any more, and shortens the revocation list by
-// the certificates that have expired: once they are many, or a day after they
-// did. Each new list goes to every device. Nothing is shortened while a newer list
-// may be about to come (recall.go).
+// prune deletes data that are no longer needed, and removes expired certificates from the
+// revocation list: when there are many, or a day after they expired, because each new list
+// goes to every device. It leaves the list alone while a newer one may still arrive from a
+// node (recall.go).
 func (s *Service) prune(ctx context.Context) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error {
 		now := s.now()
@@ -245,7 +246,7 @@ func (s *Service) prune(ctx context.Context) error {
 		})
 		short := list.ended >= manyEnded || list.ended > 0 && now.Sub(list.signed).Abs() >= shortenEvery
 		if _, wait := s.settles(now); !wait && (short || list.early) {
-			tx.Note(newList{}) // which stores what is so then
+			tx.Note(newList{}) // signing it stores the new state
 		}
 		return nil
 	})
