@@ -314,13 +314,9 @@ func (x *index) countWhere(seen func(userID string, tags []string) bool, online 
 
 // targetOf is a node as authorization looks at it.
 func (x *index) targetOf(id cert.NodeID) target {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	t := target{kind: "device", id: id.String()}
-	if e, ok := x.nodes[id]; ok {
-		t.owner, t.tags = e.class.userID, e.class.subject.Tags
-	}
-	return t
+	d, _ := x.device(id)
+	d.kind, d.id = "device", id.String()
+	return d.target
 }
 
 // indexed is what followers are told of a node, and who may be.
@@ -329,7 +325,8 @@ type indexed struct {
 	keyID string
 }
 
-// device returns that of a node.
+// device returns what followers are told of a node. Its target has no id, which would be made
+// for each event.
 func (x *index) device(id cert.NodeID) (indexed, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
