@@ -37,6 +37,10 @@ type Peer struct {
 	Endpoint *bind.Endpoint
 	Filter   *filter.Peer // may outlive RemovePeer, with its flows
 
+	// Restarted says that the node takes nothing under the keys of earlier introductions,
+	// because it has restarted since.
+	Restarted bool
+
 	// Initiate says that this node starts the handshake. It is set for the caller of the
 	// introduction.
 	Initiate bool

@@ -54,9 +54,10 @@
 // next one, and for 10 s the one before. The caller has the next one before its hello
 // leaves, and sends with it once the callee has accepted, beginning with an empty datagram.
 // The callee has it before it accepts, and sends with it once a datagram of it has arrived,
-// or after a second. So no packet is lost by the change, and a side that has restarted is
-// followed at once. While a node has no session that its peer takes, packets wait in the
-// hold queue.
+// or after a second, or at once if the caller has restarted. So no packet is lost by the
+// change, and a side that has restarted is followed at once. While a node has no session
+// that its peer takes, packets wait in the hold queue: also when the introduction says that
+// the peer has restarted, until it has accepted.
 //
 // # Why this is safe
 //

@@ -131,6 +131,9 @@ func (d *Device) setPeerLocked(cfg dataplane.Peer, ips []netip.Addr) error {
 	} else {
 		p.SetFilter(cfg.Filter)
 		p.SetAddrs(ips)
+		if cfg.Restarted {
+			p.Hold(&p.gate) // what is sent under earlier keys is lost
+		}
 		p.offerLocked(cfg, now)
 	}
 	switch {
@@ -139,7 +142,7 @@ func (d *Device) setPeerLocked(cfg dataplane.Peer, ips []netip.Addr) error {
 		// The peer has accepted, so it takes the new keys.
 		p.adoptLocked(now)
 		p.confirmLocked()
-	case p.cur.Load().sender.cur.Load() == nil || p.fresh.Load():
+	case p.cur.Load().sender.cur.Load() == nil || p.Gated():
 		// There is nothing that the peer could still open under earlier keys.
 		p.adoptLocked(now)
 	default:

@@ -211,6 +211,57 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// What is sent to a peer that has restarted waits until the peer takes the new keys, and is
+// not lost under the earlier ones: as a caller until it has accepted, as a callee not at
+// all.
+func TestNothingIsLostAfterRestart(t *testing.T) {
+	w := newWire()
+	a, b := newNode(t, w, 1), newNode(t, w, 2)
+	a.introduce(b, 1)
+	a.both(b, 1)
+	b.dev.RemovePeer(a.id)
+	restarted := func(p dataplane.Peer, claim dataplane.Claim) dataplane.Peer {
+		p.Restarted, p.Claim = true, claim
+		return p
+	}
+	a.set(restarted(a.peerOf(b, 2, true), dataplane.Tentative))
+	a.net.Out <- a.udp(b, 2)
+	a.net.Idle() // it is held
+	b.set(b.peerOf(a, 2, false))
+	a.set(a.peerOf(b, 2, true))
+	if got := number(b.recv()); got != 2 {
+		t.Errorf("packet %d", got)
+	}
+	a.both(b, 3)
+
+	b.dev.RemovePeer(a.id)
+	b.call(a, 4)
+	a.set(restarted(a.peerOf(b, 4, false), dataplane.Claimed))
+	a.ping(b, 4) // before the caller knows that it was accepted
+	b.set(b.peerOf(a, 4, true))
+	a.both(b, 5)
+
+	// An introduction of the peer overtakes that of this node.
+	b.dev.RemovePeer(a.id)
+	a.set(restarted(a.peerOf(b, 5, true), dataplane.Tentative))
+	a.net.Out <- a.udp(b, 6)
+	a.net.Idle()
+	b.call(a, 6)
+	a.set(a.peerOf(b, 6, false))
+	if got := number(b.recv()); got != 6 {
+		t.Errorf("packet %d", got)
+	}
+
+	// It fails: nothing is sent any more.
+	a.set(restarted(a.peerOf(b, 7, true), dataplane.Tentative))
+	a.net.Out <- a.udp(b, 7)
+	a.net.Idle()
+	a.dev.RemovePeer(b.id)
+	b.net.Silent(t, 10*time.Millisecond)
+	a.introduce(b, 8)
+	a.both(b, 8)
+}
+
 // After ten minutes asleep, or a step of the clock, nothing more is sealed under the
 // earlier keys, and packets wait for new ones. Packets of the peer are taken meanwhile.
 func TestAsleep(t *testing.T) {

@@ -33,7 +33,9 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
 	t.introduced(q, s)
-	err := t.setPeer(s.Suite, q.result(s, claim))
+	cfg := q.result(s, claim)
+	cfg.Restarted = q.hello.Boot != s.Remote.Boot
+	err := t.setPeer(s.Suite, cfg)
 	if err != nil {
 		if !q.installed() {
 			t.setConn(q, nil)
