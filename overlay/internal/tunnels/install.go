@@ -33,6 +33,9 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 		q.endpoint = bind.NewEndpoint(q.id, node.IPv4)
 	}
 	t.introduced(q, s)
+	if restarted {
+		t.paths.End(q.id) // before a handshake of the plane begins: the peer would not take it there
+	}
 	cfg := q.result(s, claim)
 	cfg.Restarted = q.hello.Boot != s.Remote.Boot
 	err := t.setPeer(s.Suite, cfg)
