@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/overlay/cert"
+	"weft/overlay/status"
 )
 
 const (
@@ -15,6 +16,9 @@ const (
 	// deadAfter is how long after that nothing may arrive through the tunnel before this
 	// node introduces itself anew; it is longer under the same condition.
 	deadAfter = time.Second
+	// goneAgain is how long after a relay has said that a peer is not connected the node
+	// asks again, while the direct path may still answer.
+	goneAgain = 100 * time.Millisecond
 )
 
 // errRenewed ends an attempt whose tunnel was made anew meanwhile.
@@ -63,16 +67,21 @@ func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-cha
 	if err := r.peers.Ensure(ctx, id); err != nil {
 		return err
 	}
-	gone, renewed, stop := r.peers.Watch(id)
+	watch, stop := r.peers.Watch(id)
 	defer stop()
+	gone, renewed := watch.Gone, watch.Renewed
 	if !again {
 		renewed = nil
 	}
-	t := time.NewTimer(max(proveAfter, r.peers.TripTo(id)*3/2))
+	patience := max(proveAfter, r.peers.TripTo(id)*3/2)
+	wait := patience
+	if watch.WasGone {
+		wait = 0 // it may be back, with other keys, and nobody would say so
+	}
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	begun := time.Now()
-	doubt := gone
-	for {
+	for proved := false; ; {
 		select {
 		case <-settled:
 			return nil
@@ -80,15 +89,21 @@ func (r *running) watchTunnel(ctx context.Context, id cert.NodeID, settled <-cha
 			return nil
 		case <-renewed:
 			return errRenewed
-		case <-doubt:
+		case <-gone:
 		case <-t.C:
 		}
-		if doubt != nil {
-			doubt = nil
-			if err := r.peers.Prove(ctx, id, gone); err != nil && ctx.Err() == nil {
+		gone = nil
+		if !proved {
+			err := r.peers.Prove(ctx, id, watch.Gone)
+			switch {
+			case err == nil, ctx.Err() != nil:
+				proved = true
+				t.Reset(max(deadAfter, r.peers.TripTo(id)*3/2))
+			case status.KindOf(err) == status.KindUnreachable && r.peers.Views()[id].Direct() && time.Since(begun) < patience:
+				t.Reset(goneAgain) // the relay does not know whether the direct path works
+			default:
 				return err
 			}
-			t.Reset(max(deadAfter, r.peers.TripTo(id)*3/2))
 			continue
 		}
 		// The peer is alive. If nevertheless nothing arrives through the tunnel, on this

@@ -51,21 +51,32 @@ func (q *peer) answered(now, sent time.Time, pong intro.Pong) {
 	q.proved, q.pinging = now, time.Time{}
 }
 
-// Watch reports what happens to a peer while the caller waits for its answer: gone is
-// closed when the relay says that the peer is not connected, renewed when the tunnel was
-// made anew, so that packets sent in the old one are lost. Call stop at the end.
-func (t *Table) Watch(id cert.NodeID) (gone, renewed <-chan struct{}, stop func()) {
-	g, r := make(chan struct{}), make(chan struct{})
-	t.do(func() {
-		if q := t.table[id]; q != nil {
-			q.watchers, q.renewed = append(q.watchers, g), append(q.renewed, r)
+// Watch is what happens to a peer while somebody waits for its answer.
+type Watch struct {
+	Gone    <-chan struct{} // closed when the relay says that the peer is not connected
+	Renewed <-chan struct{} // closed when the tunnel was made anew: packets sent in the old one are lost
+	// WasGone says that the relay had said so before, and that nothing was received from the
+	// peer since. The relay says it once, or once a second, however much is sent.
+	WasGone bool
+}
+
+// Watch begins to watch a peer. Call stop at the end.
+func (t *Table) Watch(id cert.NodeID) (w Watch, stop func()) {
+	gone, renewed := make(chan struct{}), make(chan struct{})
+	was, _ := fromLoop(t, func() bool {
+		q := t.table[id]
+		if q == nil {
+			return false
 		}
+		q.watchers, q.renewed = append(q.watchers, gone), append(q.renewed, renewed)
+		st, _ := t.forwarder.Stats(id)
+		return !q.gone.IsZero() && !st.LastRx.After(q.gone)
 	})
-	return g, r, func() {
+	return Watch{gone, renewed, was}, func() {
 		t.do(func() {
 			if q := t.table[id]; q != nil {
-				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == g })
-				q.renewed = slices.DeleteFunc(q.renewed, func(x chan struct{}) bool { return x == r })
+				q.watchers = slices.DeleteFunc(q.watchers, func(x chan struct{}) bool { return x == gone })
+				q.renewed = slices.DeleteFunc(q.renewed, func(x chan struct{}) bool { return x == renewed })
 			}
 		})
 	}

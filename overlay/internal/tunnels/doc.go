@@ -19,8 +19,8 @@
 // complete. It is held for moments, and only intro.Switch.InProgress is called meanwhile.
 //
 // Exported methods may be called from any goroutine but the owner's. Those with a context
-// wait until it ends at the latest, and TripTo waits for the owner; all others return at
-// once. The callbacks of sockets, relay connections and the forwarder (UnknownSender,
+// wait until it ends at the latest, and TripTo and Watch wait for the owner; all others
+// return at once. The callbacks of sockets, relay connections and the forwarder (UnknownSender,
 // Early, Session, Gone, Resumed, SetBack, Miss, and those in paths.go) drop a hint rather
 // than wait for room.
 //

@@ -32,6 +32,9 @@ func (v View) Tunnel() *status.Tunnel {
 	return t
 }
 
+// Direct reports whether packets to the peer take a path that does not lead through a relay.
+func (v View) Direct() bool { return v.path.Kind == path.Direct }
+
 // Views returns all tunnels. The map must not be changed.
 func (t *Table) Views() map[cert.NodeID]View { return *t.view.Load() }
 
