@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"sync/atomic"
@@ -226,4 +227,63 @@ func TestForgedReturn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// kernelNet has connections of a kernel's TCP, which the node does not open itself.
+type kernelNet struct{ *dayNet }
+
+func (kernelNet) Outlives() (epoch string, first, last uint16) { return "boot 1", 16000, 65535 }
+
+// seenNet reports TCP packets that arrive.
+type seenNet struct {
+	*dayNet
+	tcp chan []byte
+}
+
+func (n seenNet) Write(bufs [][]byte, offset int) (int, error) {
+	for _, b := range bufs {
+		if p := b[offset:]; p[9] == 6 {
+			n.tcp <- bytes.Clone(p)
+		}
+	}
+	return n.dayNet.Write(bufs, offset)
+}
+
+// A kernel opens a connection to a device that was killed and is back. Its first packet goes
+// into the tunnel with the dead instance, and arrives in the new one, once, without having
+// been repeated by the kernel, which would take a second.
+func TestBackForKernel(t *testing.T) {
+	onBack(t, []string{"relay"}, func(w *backWorld, _ bool) {
+		w.laptop.Close()
+		w.laptop.wrap = func(n *dayNet) overlay.Net { return kernelNet{n} }
+		w.laptop.start()
+		if _, ok := w.ask(5 * time.Second); !ok {
+			w.t.Fatal("no answer in 5 s")
+		}
+		tcp := make(chan []byte, 100)
+		w.pi.wrap = func(n *dayNet) overlay.Net { return seenNet{n, tcp} }
+		for _, pause := range []time.Duration{0, 6 * time.Second} {
+			time.Sleep(pause)
+			w.die()
+			w.pi.start()
+			syn := question(w.from, w.to, 40000, 80, 0)
+			syn = append(syn, make([]byte, 8)...)
+			syn[9], syn[3] = 6, byte(len(syn)) // TCP
+			syn[32], syn[33] = 5<<4, 1<<1      // a header of 20 bytes, SYN
+			begun := time.Now()
+			w.laptop.net.out <- syn
+			select {
+			case got := <-tcp:
+				if took := time.Since(begun); took > isBack || !bytes.Equal(got, syn) {
+					w.t.Errorf("after a pause of %v: %x after %v", pause, got, took)
+				}
+			case <-time.After(5 * time.Second):
+				w.t.Errorf("after a pause of %v: lost", pause)
+			}
+			time.Sleep(5 * time.Second)
+			if len(tcp) > 0 {
+				w.t.Errorf("it has arrived %d times more", len(tcp))
+			}
+		}
+	})
 }

@@ -109,8 +109,9 @@ func (p *plane) close() {
 func (n *Node) makePlane() error {
 	b := bind.New(n.bindConfig())
 	refused := refusals{held: make(chan netip.Addr, 16), up: func() bool { return n.active.Load() != nil }}
+	_, _, outlives := n.cfg.Net.Outlives() // then connections are the kernel's
 	f := dataplane.New(dataplane.Config{
-		Net: n.cfg.Net, Lull: n.cfg.Lull,
+		Net: n.cfg.Net, Lull: n.cfg.Lull, Opens: outlives != 0,
 		// Miss is called once per destination for which packets are held.
 		Miss: func(dst netip.Addr) {
 			if p := n.tunnels(); p != nil {

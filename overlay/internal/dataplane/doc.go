@@ -50,7 +50,8 @@
 // plane that reads, between Read and Send: 1 MB for each peer through a relay, 4 MB over UDP. When it is full, Read
 // waits up to 50 ms, or 500 ms, which slows the Net down (backpressure), and then drops.
 // For the inward direction see package bind. An inner packet is at most MaxPacket bytes
-// long.
+// long. To be sent again (Again) the last 64 packets are kept that open TCP connections, of
+// at most 128 bytes, for a second.
 //
 // # Packet sizes
 //

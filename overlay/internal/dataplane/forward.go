@@ -67,7 +67,9 @@ func (f *Forwarder) outbound(bufs [][]byte, sizes []int, offset int) (any bool) 
 		if size > r.limit {
 			f.tooLong(e, pkt, r.limit)
 		}
-		r.filter.NoteOut(pkt, now)
+		if r.filter.NoteOut(pkt, now) {
+			f.opened.keep(pkt)
+		}
 		r.bytes += size
 		r.packets++
 		sizes[i] = size

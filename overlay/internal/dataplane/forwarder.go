@@ -28,6 +28,11 @@ type Config struct {
 	// like Miss. May be nil.
 	Resumed func()
 
+	// Opens says that other programs open connections through Net, with a TCP of their own.
+	// Packets that do so are kept for a while, to be sent once more to a peer that has
+	// restarted (Again).
+	Opens bool
+
 	// Lull is called, on a goroutine of its own, once traffic of at least 4 MB has
 	// stopped for 10 s, so that memory can be given back. It is not called after Close.
 	// May be nil.
@@ -49,6 +54,7 @@ type Forwarder struct {
 	table    atomic.Pointer[table] // immutable; replaced with mu held
 	verdicts [filter.NumVerdicts]atomic.Uint64
 	hold     hold
+	opened   opened
 	lull     lull
 	closing  sync.Once
 
@@ -85,6 +91,9 @@ func New(cfg Config) *Forwarder {
 	}
 	f.table.Store(new(table))
 	f.hold.init(f)
+	if cfg.Opens {
+		f.opened.init()
+	}
 	f.net.SetLimit(f.limit)
 	return f
 }

@@ -193,6 +193,15 @@ func (h *hold) release(e *Entry, g *Gate) {
 	}
 }
 
+// send releases one packet that was not held.
+func (h *hold) send(pkt []byte) {
+	h.mu.Lock()
+	h.released = append(h.released, pkt)
+	h.ready.Add(1)
+	h.mu.Unlock()
+	h.f.net.WakeRead()
+}
+
 // take returns released packets to Read.
 func (h *hold) take(bufs [][]byte, sizes []int, offset int) int {
 	h.mu.Lock()

@@ -243,26 +243,27 @@ func (p *Peer) judge(h *header, now int64) Verdict {
 	return Allowed
 }
 
-// NoteOut records a packet that this node sends to the peer. It ignores packets that it
-// cannot parse. now is in nanoseconds.
-func (p *Peer) NoteOut(pkt []byte, now int64) {
+// NoteOut records a packet that this node sends to the peer, and reports whether it opens a
+// TCP connection. It ignores packets that it cannot parse. now is in nanoseconds.
+func (p *Peer) NoteOut(pkt []byte, now int64) (opens bool) {
 	var h header
 	if !h.parse(pkt) || h.frag == fragLater || !p.local.has(h.src) || !p.remote.has(h.dst) {
-		return
+		return false
 	}
 	switch h.kind {
 	case kindEcho:
 		if key := flowKey(h.v6, h.proto, h.srcPort, 0); !p.flows.renew(key, now, shortLife, 0) {
 			p.flows.put(key, now, shortLife)
 		}
-		return
+		return false
 	case kindEchoReply, kindICMPError, kindICMPOther:
-		return
+		return false
 	}
 	key, life := flowKey(h.v6, h.proto, h.srcPort, h.dstPort), lifeOf(h.proto)
 	switch {
 	case h.opens():
 		p.flows.put(key, now, life)
+		return true
 	case p.flows.renew(key, now, life, h.marks(endOurs)):
 		p.asks(&h, now)
 	case p.begins(&h, now):
@@ -272,6 +273,7 @@ func (p *Peer) NoteOut(pkt []byte, now int64) {
 		}
 		p.asks(&h, now)
 	}
+	return false
 }
 
 // asks records, for a packet of a flow that we began, that the peer may answer from

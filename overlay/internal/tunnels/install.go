@@ -52,6 +52,7 @@ func (t *Table) install(q *peer, s *intro.Session, ours bool, claim dataplane.Cl
 	t.bind.Admit(q.endpoint)
 	if !q.installed() || restarted {
 		t.log.Info("tunnel", "peer", node.Name, "id", q.id, "called", ours, "suite", s.Suite)
+		t.forwarder.Again(q.id)
 		q.nextHint = time.Time{} // the report that it had restarted was right, so the next one counts at once
 		for _, w := range q.renewed {
 			close(w)
