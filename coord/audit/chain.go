@@ -36,8 +36,8 @@ func (h Hash) Next(encoding []byte) Hash {
 	return Hash(d.Sum(nil))
 }
 
-// Head says that record Seq, with this Hash, is the last one; with Seq 0 that
-// there is none yet.
+// Head states that record Seq, with this Hash, is the last one. Seq 0 means that there is no
+// record yet.
 type Head struct {
 	Network   cert.NetworkID
 	Seq       uint64
@@ -46,8 +46,8 @@ type Head struct {
 	Signature []byte    // ECDSA in ASN.1, at most 80 bytes; nil before Sign
 }
 
-// Checkpoint says that the records up to Seq, of which the last had this Hash,
-// were removed because they were old.
+// Checkpoint states that the records up to Seq were removed because they were old. Hash is
+// that of record Seq.
 type Checkpoint Head
 
 const (
@@ -82,7 +82,7 @@ func (h Head) sign(prefix string, key crypto.Signer, now time.Time) (Head, error
 
 func (h Head) verify(prefix string, network cert.NetworkID, cas []*x509.Certificate) error {
 	if h.Network != network {
-		return fmt.Errorf("it is of network %s: %w", h.Network, ErrUnsigned)
+		return fmt.Errorf("it belongs to network %s: %w", h.Network, ErrUnsigned)
 	}
 	if !slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return cert.PinOf(ca).NetworkID() == network }) {
 		return fmt.Errorf("none of the CAs founded network %s: %w", network, ErrUnsigned)
@@ -101,9 +101,9 @@ func (h Head) Sign(key crypto.Signer, now time.Time) (Head, error) {
 	return h.sign(headPrefix, key, now)
 }
 
-// Verify checks that the head is of network and signed by one of its CAs. cas is
-// the CA that founded the network and the successors that the caller trusts.
-// Errors wrap ErrUnsigned.
+// Verify checks that the head belongs to network and is signed by one of cas: the CA whose
+// key gave the network its id, and the successors that the caller trusts. Errors wrap
+// ErrUnsigned.
 func (h Head) Verify(network cert.NetworkID, cas []*x509.Certificate) error {
 	return h.verify(headPrefix, network, cas)
 }
@@ -119,14 +119,14 @@ func (c Checkpoint) Verify(network cert.NetworkID, cas []*x509.Certificate) erro
 	return Head(c).verify(checkpointPrefix, network, cas)
 }
 
-// String returns the head, with its signature, as hexadecimal digits in one
-// line, to be saved elsewhere.
+// String returns the head with its signature as one line of hexadecimal digits, which can be
+// saved elsewhere.
 func (h Head) String() string {
 	return hex.EncodeToString(append(h.body([]byte{version}), h.Signature...))
 }
 
-// ParseHead is the inverse of String; white space around it does not matter. It
-// does not verify.
+// ParseHead is the inverse of String. It ignores white space around s, and does not verify
+// the signature.
 func ParseHead(s string) (Head, error) {
 	s = strings.TrimSpace(s)
 	if len(s) > 2*(headSize+maxSignature) {
@@ -134,10 +134,10 @@ func ParseHead(s string) (Head, error) {
 	}
 	b, err := hex.DecodeString(s)
 	if err != nil {
-		return Head{}, errors.New("not the head of an audit: it is one line of hexadecimal digits")
+		return Head{}, errors.New("not the head of an audit: a head is one line of hexadecimal digits")
 	}
 	if len(b) <= headSize || b[0] != version {
-		return Head{}, errors.New("not the head of an audit: it is cut off, or of a newer version")
+		return Head{}, errors.New("not the head of an audit: it is cut off, or was made by a newer version")
 	}
 	h := Head{
 		Network: cert.NetworkID(b[1:17]), Seq: binary.BigEndian.Uint64(b[17:]), Hash: Hash(b[25:57]),

@@ -15,12 +15,12 @@ const Schema = "audit/1"
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00" // RFC 3339
 
-// Line is a record as a line of NDJSON, and wherever else it goes as JSON. Empty
-// fields are present.
+// Line is the JSON form of a record, in exports (one a line, NDJSON) and in answers of the
+// API. Empty fields are present.
 type Line struct {
 	Schema  string          `json:"schema"`
 	Seq     uint64          `json:"seq"`
-	At      string          `json:"at" doc:"when it was done; of a refusal the beginning of the minute in which it and those like it were"`
+	At      string          `json:"at" doc:"when it was done; for refusals, the beginning of the minute in which they were counted"`
 	User    string          `json:"user"`
 	UserID  string          `json:"user_id"`
 	Role    string          `json:"role"`
@@ -33,7 +33,7 @@ type Line struct {
 	Before  json.RawMessage `json:"before"`
 	After   json.RawMessage `json:"after"`
 	Refused string          `json:"refused"`
-	Count   uint32          `json:"count" doc:"for how many refusals that are alike it stands; else 1"`
+	Count   uint32          `json:"count" doc:"how many refusals of the same kind the record stands for; 1 for other records"`
 	Hash    string          `json:"hash"`
 }
 
@@ -67,9 +67,9 @@ func (l Line) Record() (Record, Hash, error) {
 	return r, h, nil
 }
 
-// AppendJSON appends the record and its hash as one line of NDJSON, with its line
-// feed. Whatever is in the record, the line is one line, and nothing in it acts on
-// a terminal.
+// AppendJSON appends the record and its hash as one line of NDJSON, with its line feed.
+// Unprintable characters are escaped, so the texts of a record can neither break the line nor
+// send control sequences to a terminal.
 func AppendJSON(b []byte, r Record, h Hash) ([]byte, error) {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
@@ -80,15 +80,15 @@ func AppendJSON(b []byte, r Record, h Hash) ([]byte, error) {
 	return append(append(b, escape(bytes.TrimSuffix(out.Bytes(), []byte("\n")))...), '\n'), nil
 }
 
-// syslogID is the SD-ID of our structured data. RFC 5424 wants an enterprise
-// number behind the @; 32473 is the one that RFC 5612 keeps for who has none.
+// syslogID is the SD-ID of our structured data. RFC 5424 wants an enterprise number behind
+// the @; we have none, so this is 32473, which RFC 5612 reserves for documentation.
 const syslogID = "weft@32473"
 
-// AppendSyslog appends the record and its hash as a message of RFC 5424 with all
-// of it as structured data, and a line feed. host is the HOSTNAME. The facility is
-// "log audit" (13); a refusal is a warning, all else informational. Before and
-// After make lines of up to 100 KB: receivers take the whole of it over TCP or
-// TLS, and may cut it over UDP.
+// AppendSyslog appends the record and its hash as a message of RFC 5424, all fields as
+// structured data, and a line feed. host is the HOSTNAME. The facility is "log audit" (13);
+// the severity is warning for refusals and informational for other records. Because of Before
+// and After a message can have 100 KB: over UDP a receiver may truncate it, so send it over
+// TCP or TLS.
 func AppendSyslog(b []byte, r Record, h Hash, host string) []byte {
 	const facility, warning, informational = 13, 4, 6
 	severity := informational
@@ -110,7 +110,7 @@ func AppendSyslog(b []byte, r Record, h Hash, host string) []byte {
 	return append(b, "]\n"...)
 }
 
-// appendWord appends a header field: printable ASCII, "-" for none.
+// appendWord appends a header field: printable ASCII of at most limit bytes, "-" if empty.
 func appendWord(b []byte, s string, limit int) []byte {
 	start := len(b)
 	for i := 0; i < len(s) && i < limit; i++ {

@@ -19,7 +19,7 @@ import (
 type Record struct {
 	Seq  uint64    // 1 for the first of a network, without gaps
 	At   time.Time // UTC, whole milliseconds
-	User string    // name at that time; "" for nobody or nobody known
+	User string    // name at that time; "" if there was no user, or an unknown one
 
 	UserID string
 	Role   string
@@ -27,12 +27,12 @@ type Record struct {
 	From   string // remote address, "" for none
 
 	Op             string // "device.rename": 1 to 32 of a-z, 0-9, ".", "-", "_"
-	Kind, ID, Name string // of what it was done to, each "" for none
+	Kind, ID, Name string // of the target, each "" for none
 
 	Before, After json.RawMessage // compact JSON (see JSON), nil for none
 
 	Refused string // why it was not done, "" when it was
-	Count   uint32 // how many alike this stands for, at least 1
+	Count   uint32 // how many equal refusals the record stands for; 1 for other records
 }
 
 // The values of Record.Via: how a request came in.
@@ -51,7 +51,7 @@ const (
 	MaxText = 255
 	// MaxValue bounds Before and After, in bytes.
 	MaxValue = 16 << 10
-	// MaxOp bounds Op, so that it is a MSGID of syslog.
+	// MaxOp bounds Op, in bytes: it is the MSGID in syslog, which has at most 32.
 	MaxOp = 32
 	// MaxEncoding bounds an encoding, in bytes.
 	MaxEncoding = fixed + texts*(1+MaxText) + 2*(2+MaxValue)
@@ -79,13 +79,13 @@ func (r *Record) texts() [texts]*string {
 	return [texts]*string{&r.User, &r.UserID, &r.Role, &r.Via, &r.From, &r.Op, &r.Kind, &r.ID, &r.Name, &r.Refused}
 }
 
-// maxAt is the first millisecond that RFC 3339 cannot write: of the year 10000.
+// maxAt is the first millisecond of the year 10000, which RFC 3339 cannot express.
 const maxAt = 253402300800_000
 
 var errRecord = errors.New("not an audit record")
 
-// Encode appends the record's encoding to b. Texts from others have to go through Clean
-// before; other errors are bugs of the caller.
+// Encode appends the record's encoding to b. It fails if a text is too long or has unprintable
+// characters, so call Clean first if users, devices or providers supplied any of the texts.
 func (r *Record) Encode(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, version)
@@ -104,7 +104,7 @@ func (r *Record) Encode(b []byte) ([]byte, error) {
 		}
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(v))), v...)
 	}
-	// The same check for both directions: Encode makes nothing that Decode would refuse.
+	// Encode never makes what Decode would refuse.
 	if _, err := parse(b[start:]); err != nil {
 		return nil, fmt.Errorf("encode audit record %s: %w", r.Op, err)
 	}
@@ -130,7 +130,7 @@ func Decode(b []byte) (Record, error) {
 	return r, nil
 }
 
-// view is a record whose parts lie in its encoding.
+// view is a decoded record whose parts still point into the encoding.
 type view struct {
 	seq           uint64
 	at            int64
@@ -156,7 +156,7 @@ func parse(b []byte) (v view, err error) {
 	case v.at <= 0 || v.at >= maxAt:
 		return wrong("its time is out of range")
 	case v.count == 0:
-		return wrong("it stands for nothing")
+		return wrong("its count is 0")
 	}
 	b = b[fixed:]
 	for i := range v.text {
@@ -165,7 +165,7 @@ func parse(b []byte) (v view, err error) {
 		}
 		v.text[i], b = b[1:1+int(b[0])], b[1+int(b[0]):]
 		if !printable(v.text[i]) {
-			return wrong("it has characters that a text does not have")
+			return wrong("a text has unprintable characters")
 		}
 	}
 	for _, p := range []*[]byte{&v.before, &v.after} {
@@ -186,11 +186,11 @@ func parse(b []byte) (v view, err error) {
 	}
 	switch {
 	case len(b) > 0:
-		return wrong("something follows it")
+		return wrong("other bytes follow it")
 	case !validOp(v.text[textOp]):
-		return wrong("its op is not one")
+		return wrong("its operation is not a valid name")
 	case !slices.Contains(ways, string(v.text[textVia])):
-		return wrong("it came by no known way")
+		return wrong("the way by which the request came in is unknown")
 	}
 	return v, nil
 }
@@ -207,10 +207,10 @@ func validOp(s []byte) bool {
 	return true
 }
 
-// unprintable are the characters that no text has and that JSON has escaped only:
-// they break lines, move the cursor, or change what others look like. The list is
-// written out because it belongs to version 1 for ever: package unicode's tables
-// grow, and would make old records wrong.
+// unprintable reports whether a character is forbidden in texts, and allowed in JSON only if
+// escaped: these characters break lines, move the cursor, or change how others look. The list
+// is written out because version 1 of the encoding fixes it: the tables of package unicode
+// grow, and would make old records invalid.
 func unprintable(r rune) bool {
 	switch {
 	case r < 0xa0:
@@ -261,9 +261,9 @@ func compact(b []byte) bool {
 	return true
 }
 
-// JSON returns v as it stands in Before and After: compact, keys sorted, each
-// once, and what is not printable escaped. Equal values give equal bytes, null
-// gives nil. One that is too long gives its size and SHA-256 instead.
+// JSON returns v as JSON for Before and After: compact, with sorted and unique keys, and with
+// unprintable characters escaped. Equal values give equal bytes, and null gives nil. A value
+// longer than MaxValue is replaced by its size and SHA-256.
 func JSON(v any) (json.RawMessage, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -284,7 +284,7 @@ func JSON(v any) (json.RawMessage, error) {
 	return bounded(escape(b)), nil
 }
 
-// bounded replaces JSON that is too long.
+// bounded replaces JSON that is longer than MaxValue by its size and SHA-256.
 func bounded(b []byte) json.RawMessage {
 	if len(b) <= MaxValue {
 		return b
@@ -317,9 +317,8 @@ func escape(b []byte) []byte {
 	return out
 }
 
-// Clean makes texts from others fit for a record: it cuts them to their bound, and replaces
-// characters that are not printable, so that nobody can hide from the audit behind his
-// name.
+// Clean makes a record fit for Encode: it truncates long texts and replaces unprintable
+// characters, so that nobody can keep an action out of the audit by an odd name.
 func (r *Record) Clean() {
 	for _, s := range r.texts() {
 		*s = cleanText(*s)
@@ -335,7 +334,7 @@ func cleanText(s string) string {
 	}
 	const more = "…"
 	out := make([]byte, 0, MaxText)
-	end := 0 // of what still leaves room for "…"
+	end := 0 // of the longest part after which "…" still fits
 	for _, r := range s {
 		if unprintable(r) {
 			r = utf8.RuneError
@@ -358,7 +357,7 @@ func cleanValue(b json.RawMessage) json.RawMessage {
 		return b
 	}
 	v, err := JSON(b)
-	if err != nil { // not JSON: as a text, so that it is not lost
+	if err != nil { // not JSON: keep it as a string, so that it is not lost
 		v, _ = JSON(string(b)) // strings always marshal
 	}
 	return v

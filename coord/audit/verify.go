@@ -11,45 +11,45 @@ import (
 	"weft/overlay/cert"
 )
 
-// Row is a record as it is stored. The bytes are read until the next one is asked
-// for, and not written.
+// Row is a record as it is stored. Verify and Step do not change its byte slices, and keep
+// them no longer than until the next row.
 type Row struct {
 	Seq    uint64
 	Record []byte // its encoding
 	Hash   []byte
 	Columns
-	// Odd names a column whose value is not of the column's type, "" for none: a
-	// database may compare such a value in another way than it looks.
+	// Odd names a column whose value has another type than the column, "" for none. SQLite
+	// stores such values, and queries would not find them although they look right.
 	Odd string
 }
 
-// Columns are what is stored beside a record so that it can be found.
+// Columns are the fields that are stored beside the encoding so that queries find a record.
 type Columns struct {
 	At                                 int64 // unix milliseconds
 	Op, User, UserID, TargetID, Target string
 }
 
-// Columns returns the columns of the record: nothing but what is in it.
+// Columns returns the columns of the record, which repeat fields of the encoding.
 func (r *Record) Columns() Columns {
 	return Columns{At: r.At.UnixMilli(), Op: r.Op, User: r.User, UserID: r.UserID, TargetID: r.ID, Target: r.Name}
 }
 
-// Claims are the signed statements that rows are compared with.
+// Claims are the signed statements with which Verify compares the rows.
 type Claims struct {
 	Network    cert.NetworkID
-	CAs        []*x509.Certificate // the one that founded the network, and trusted successors
-	Checkpoint *Checkpoint         // nil when nothing was removed
-	Head       *Head               // nil when there is none: right for an audit without records
-	Outside    *Head               // kept somewhere else; nil for none
+	CAs        []*x509.Certificate // the one whose key gave the network its id, and trusted successors
+	Checkpoint *Checkpoint         // nil if no records were removed
+	Head       *Head               // nil for none, which is correct for an audit without records
+	Outside    *Head               // a head that was saved elsewhere; nil for none
 }
 
 // Report is the result of Verify for an audit without faults.
 type Report struct {
-	// Numbers of the first and last record; Last is First-1 when there are none.
+	// Numbers of the first and last record; Last is First-1 if there are no records.
 	First uint64 `json:"first"`
 	Last  uint64 `json:"last"`
-	// Compared says that the head kept outside was compared: it cannot be when
-	// what it speaks of was removed.
+	// Compared says that Claims.Outside was compared with the records. It cannot be if the
+	// record that it names was removed.
 	Compared bool `json:"compared"`
 }
 
@@ -63,16 +63,16 @@ const (
 	Reordered  Kind = "reordered"
 	Duplicated Kind = "duplicated"
 	Cut        Kind = "cut"       // records at the end are missing
-	Added      Kind = "added"     // there are records that nobody signed for
-	Rewritten  Kind = "rewritten" // the chain holds together, and is another one
-	Unsigned   Kind = "unsigned"  // the head or checkpoint is not the CA's
+	Added      Kind = "added"     // there are records after the signed head or before the checkpoint
+	Rewritten  Kind = "rewritten" // the chain is consistent, but not the one that was signed
+	Unsigned   Kind = "unsigned"  // the head or checkpoint is not signed by the CA
 )
 
-// Fault is the first thing that is wrong with an audit.
+// Fault is the first fault that was found in an audit.
 type Fault struct {
 	Kind Kind `json:"kind"`
-	// Seq is the row where it shows. A chain alone cannot tell a changed record
-	// from an unchanged one behind one that was changed together with its hash.
+	// Seq is the record where the fault shows. The changed record may be the one before: if
+	// somebody changed a record together with its hash, the chain breaks at the next one.
 	Seq uint64 `json:"seq"`
 	Why string `json:"why"`
 }
@@ -84,9 +84,9 @@ func fault(kind Kind, seq uint64, why string, args ...any) *Fault {
 	return &Fault{Kind: kind, Seq: seq, Why: fmt.Sprintf(why, args...)}
 }
 
-// Verify reads all rows in their order and says what is wrong first, as a *Fault;
-// other errors are of reading, or of a head kept outside that is not one of this
-// network. It holds one row at a time.
+// Verify reads all rows in their order and returns the first fault as a *Fault. Other errors
+// mean that a row could not be read, or that c.Outside is not a head of this network. It holds
+// one row at a time.
 func Verify(rows iter.Seq2[Row, error], c Claims) (Report, error) {
 	if c.Outside != nil {
 		if err := c.Outside.Verify(c.Network, c.CAs); err != nil {
@@ -114,8 +114,8 @@ func Verify(rows iter.Seq2[Row, error], c Claims) (Report, error) {
 				return report, found
 			}
 			report.Last = v.seq
-		} else if row.Seq == found.Seq { // it is not missing, it stands further down
-			return report, fault(Reordered, found.Seq, "it stands behind later ones")
+		} else if row.Seq == found.Seq { // not missing, but further down
+			return report, fault(Reordered, found.Seq, "it is stored after later records")
 		}
 	}
 	if found == nil {
@@ -128,18 +128,19 @@ func Verify(rows iter.Seq2[Row, error], c Claims) (Report, error) {
 	return report, nil
 }
 
-// Chain is a chain that is followed record by record. It is for one goroutine.
+// Chain checks records one by one, in their order. Only one goroutine at a time may use it.
 type Chain struct {
 	network cert.NetworkID
 	outside *Head
 	start   uint64 // records up to here were removed
-	seq     uint64 // the last one that is right, and its hash
-	hash    Hash
+	seq     uint64 // the last record that was found correct
+	hash    Hash   // of record seq
 	digest  hash.Hash
-	sum     []byte // of the row that is looked at
+	sum     []byte // buffer for the hash of the current row
 }
 
-// Follow returns the chain of network from its checkpoint on, nil for none.
+// Follow returns a Chain that begins after the checkpoint of a network; nil stands for the
+// beginning.
 func Follow(network cert.NetworkID, c *Checkpoint) *Chain {
 	v := &Chain{network: network, hash: Genesis(network), digest: sha256.New()}
 	if c != nil {
@@ -148,7 +149,7 @@ func Follow(network cert.NetworkID, c *Checkpoint) *Chain {
 	return v
 }
 
-// End returns the last record that was followed, as a head that is not signed.
+// End returns an unsigned head of the last record that was checked.
 func (v *Chain) End() Head { return Head{Network: v.network, Seq: v.seq, Hash: v.hash} }
 
 // Step checks that row is the next record. The error is a *Fault.
@@ -165,11 +166,11 @@ func (v *Chain) step(row Row) *Fault {
 	case row.Odd != "":
 		return fault(Changed, next, "its column %s was changed: the value is of another type", row.Odd)
 	case row.Seq > next+1:
-		return fault(Missing, next, "it is missing, and so are those up to %d", row.Seq-1)
+		return fault(Missing, next, "it is missing, and so are the records up to %d", row.Seq-1)
 	case row.Seq > next:
 		return fault(Missing, next, "it is missing")
 	case row.Seq <= v.start:
-		return fault(Added, row.Seq, "it is there although those up to %d were removed", v.start)
+		return fault(Added, row.Seq, "it is there although the records up to %d were removed", v.start)
 	case row.Seq < next:
 		return fault(Duplicated, row.Seq, "it is there twice")
 	}
@@ -178,16 +179,16 @@ func (v *Chain) step(row Row) *Fault {
 	case err != nil:
 		return fault(Changed, next, "it was changed: %v", err)
 	case r.seq < next:
-		return fault(Duplicated, next, "record %d stands in its place", r.seq)
+		return fault(Duplicated, next, "record %d is in its place", r.seq)
 	case r.seq > next:
-		return fault(Reordered, next, "record %d stands in its place", r.seq)
+		return fault(Reordered, next, "record %d is in its place", r.seq)
 	}
 	v.digest.Reset()
 	v.digest.Write(v.hash[:])
 	v.digest.Write(row.Record)
 	v.sum = v.digest.Sum(v.sum[:0])
 	if string(row.Hash) != string(v.sum) {
-		return fault(Changed, next, "it was changed, or the one before it was together with its hash")
+		return fault(Changed, next, "it was changed, or the record before it was changed together with its hash")
 	}
 	if r.at != row.At {
 		return fault(Changed, next, "its column at was changed: it happened at %s", time.UnixMilli(r.at).UTC().Format(timeFormat))
@@ -207,10 +208,10 @@ func (v *Chain) step(row Row) *Fault {
 	return v.compare()
 }
 
-// compare compares the chain so far with the head that was kept outside.
+// compare compares the chain so far with the head that was saved elsewhere.
 func (v *Chain) compare() *Fault {
 	if o := v.outside; o != nil && o.Seq == v.seq && o.Hash != v.hash {
-		return fault(Rewritten, v.seq, "it is not what the head of %s says, which was kept outside: this record, or one before it, was replaced and the chain made anew, or an older backup was restored", o.At.Format(timeFormat))
+		return fault(Rewritten, v.seq, "it does not match the head of %s that was saved elsewhere: this record, or one before it, was replaced and the chain made anew, or an older backup was restored", o.At.Format(timeFormat))
 	}
 	return nil
 }
@@ -224,17 +225,17 @@ func (v *Chain) end(c Claims) *Fault {
 		}
 		h = &Head{Hash: v.hash}
 	} else if err := h.Verify(c.Network, c.CAs); err != nil {
-		return fault(Unsigned, h.Seq, "the head that names it as the last one: %v", err)
+		return fault(Unsigned, h.Seq, "the head that names it as the last record: %v", err)
 	}
 	switch o := c.Outside; {
 	case h.Seq > v.seq:
-		return fault(Cut, v.seq+1, "it is missing, with all up to %d: the end was cut off", h.Seq)
+		return fault(Cut, v.seq+1, "it is missing, with all records up to %d: the end was cut off", h.Seq)
 	case h.Seq < v.seq:
-		return fault(Added, h.Seq+1, "it follows the last one that was signed for")
+		return fault(Added, h.Seq+1, "it follows the record that the signed head names as the last")
 	case h.Hash != v.hash:
-		return fault(Rewritten, v.seq, "it is not what the signed head says: a record was replaced and the chain made anew")
+		return fault(Rewritten, v.seq, "it does not match the signed head: a record was replaced and the chain made anew")
 	case o != nil && o.Seq > v.seq:
-		return fault(Cut, v.seq+1, "it is missing, with all up to %d that the head kept outside knows: the end was cut off, or an older backup was restored", o.Seq)
+		return fault(Cut, v.seq+1, "it is missing, with all records up to %d, the last one in the head that was saved elsewhere: the end was cut off, or an older backup was restored", o.Seq)
 	}
 	return nil
 }
