@@ -1,8 +1,8 @@
 // Package ca holds the coordination server's certificate authorities and their
-// keys, as files of mode 0600 in the data directory: the server CA, the
-// network CA, and the server's own leaf. They are files and not rows so that
-// the network CA can one day leave the server, and so that a dump of the
-// database holds nothing but hashes.
+// keys: the server CA, the network CA, and the key of the server's own leaf
+// certificate. They are files of mode 0600 in the data directory and not rows of
+// the database, so that the network CA can one day leave the server, and so that
+// a dump of the database contains no key.
 package ca
 
 import (
@@ -30,8 +30,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// leafLife is how long the server's own certificate is good. Nodes do not look
-// at its dates; it is made anew at each start.
+// leafLife is how long the server's own certificate is valid. Nodes ignore its
+// dates; the server makes a new one at each start.
 const leafLife = 365 * 24 * time.Hour
 
 // Authorities are the CAs of one network and the server's leaf. All methods
@@ -40,8 +40,8 @@ type Authorities struct {
 	// constant after Open
 	Server  *cert.CA
 	Network *cert.CA
-	Roots   *cert.NetworkRoots
-	// ServerRoots judges what this server certified: itself and relays.
+	Roots   *cert.NetworkRoots // verifies certificates of nodes
+	// ServerRoots verifies certificates of this server and of relays.
 	ServerRoots *cert.ServerRoots
 	ID          cert.NetworkID
 	leafKey     *ecdsa.PrivateKey
@@ -49,8 +49,8 @@ type Authorities struct {
 	leaf atomic.Pointer[tls.Certificate]
 }
 
-// Open reads the authorities from dir (made, with mode 0700), making what is
-// missing when create is set.
+// Open reads the authorities from dir, which it makes with mode 0700 if need be.
+// If create is set, it also makes CAs and keys that are missing.
 func Open(dir string, create bool, now time.Time) (*Authorities, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open CAs: %w", err)
@@ -70,8 +70,8 @@ func Open(dir string, create bool, now time.Time) (*Authorities, error) {
 	if a.ServerRoots, err = cert.NewServerRoots([]cert.Pin{cert.PinOf(a.Server.Cert)}, a.ServerCAs()); err != nil {
 		return nil, err
 	}
-	// The leaf's key stays, and is made with the network only: the relay's id is
-	// its hash, and nodes take no other relay for it.
+	// Only the leaf's certificate is renewed, never its key: the id of the built-in relay is
+	// a hash of the public key, and nodes accept no other key for that relay.
 	a.leafKey, err = openKey(filepath.Join(dir, "server-key.pem"), create)
 	return a, err
 }
@@ -82,7 +82,7 @@ func (a *Authorities) ServerCAs() [][]byte { return [][]byte{a.Server.Cert.Raw} 
 // NetworkCAs returns the set of network CAs (DER) for configs.
 func (a *Authorities) NetworkCAs() [][]byte { return [][]byte{a.Network.Cert.Raw} }
 
-// RelayID returns api.Relay.ID of the relay inside this server.
+// RelayID returns the id (api.Relay.ID) of the relay that is built into this server.
 func (a *Authorities) RelayID() string {
 	spki, err := cert.SPKI(&a.leafKey.PublicKey)
 	if err != nil {
@@ -91,9 +91,9 @@ func (a *Authorities) RelayID() string {
 	return cert.RelayID(spki)
 }
 
-// Secret returns 32 bytes that nobody can know who does not have the server's key: for a
-// purpose, and other ones for each salt. So nothing of a secret that the server has to
-// have again need be stored, and a backup holds it.
+// Secret derives 32 bytes from the server's key, different ones for each purpose and salt.
+// Only the holder of that key can compute them. The server derives such a secret again when it
+// is needed, so it is not stored, and survives a restore because backups contain the key.
 func (a *Authorities) Secret(purpose string, salt []byte) ([]byte, error) {
 	key, err := a.leafKey.Bytes()
 	if err == nil {
@@ -105,8 +105,8 @@ func (a *Authorities) Secret(purpose string, salt []byte) ([]byte, error) {
 	return key, nil
 }
 
-// Leaf returns the server's certificate with its CA behind it, made anew when
-// it is past half its life.
+// Leaf returns the server's certificate, followed by that of the server CA. It
+// signs a new one when half the life of the old one has passed.
 func (a *Authorities) Leaf(now time.Time) (*tls.Certificate, error) {
 	if c := a.leaf.Load(); c != nil && now.Before(c.Leaf.NotAfter.Add(-leafLife/2)) && now.After(c.Leaf.NotBefore) {
 		return c, nil
@@ -170,8 +170,8 @@ func openKey(path string, create bool) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-// WriteFile makes a secret file that is there whole or not at all, also after
-// a power cut.
+// WriteFile replaces a file, mode 0600, atomically: even after a power cut it has
+// either the old content or the new one.
 func WriteFile(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
 	if err != nil {
@@ -206,9 +206,9 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// Site returns the self-signed certificate of the public site for the given
-// addresses, kept in dir so that its fingerprint stays as long as they do.
-// Browsers warn about it; nodes never look at it.
+// Site returns the self-signed certificate of the public site for the given URLs. It is kept
+// in dir, so that its fingerprint stays the same while it covers their hosts and is valid for
+// another month. Browsers warn about it; nodes do not verify it.
 func Site(dir string, urls []string, now time.Time) (*tls.Certificate, error) {
 	path := filepath.Join(dir, "site.pem")
 	names := siteNames(urls)
@@ -226,7 +226,7 @@ func Site(dir string, urls []string, now time.Time) (*tls.Certificate, error) {
 		SerialNumber: cert.NewSerial(),
 		Subject:      pkix.Name{CommonName: "weft console"},
 		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.AddDate(2, 0, 0), // browsers refuse longer ones
+		NotAfter:     now.AddDate(2, 0, 0), // some browsers refuse longer lives
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -253,7 +253,8 @@ func Site(dir string, urls []string, now time.Time) (*tls.Certificate, error) {
 	return &c, err
 }
 
-// Fingerprint is the SHA-256 of a certificate as browsers show it.
+// Fingerprint returns the SHA-256 of a certificate as browsers show it: pairs of upper-case
+// hexadecimal digits between colons.
 func Fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return strings.ToUpper(strings.Join(pairs(hex.EncodeToString(sum[:])), ":"))

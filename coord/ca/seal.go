@@ -7,12 +7,13 @@ import (
 	"fmt"
 )
 
-// errSealed says that something was not sealed here.
+// errSealed means that Unseal cannot open a secret with this server's key.
 var errSealed = errors.New("it was sealed by another server, or for something else; restore the ca directory that belongs to this database")
 
-// Seal encrypts a secret that the server has to have again, for the database: with a
-// key that is made from the server's, which is not there. about says what it is and
-// whose, and Unseal wants the same.
+// Seal encrypts a secret that the server will need again, to store it in the database. The
+// key is derived from the server's key, which is not in the database. about says what the
+// secret is and whose, such as "totp of" and the id of a user. Unseal needs the same text, so
+// a sealed secret that was moved to another row does not open.
 func (a *Authorities) Seal(about string, secret []byte) ([]byte, error) {
 	aead, err := a.sealer()
 	if err != nil {
@@ -34,7 +35,8 @@ func (a *Authorities) Unseal(about string, sealed []byte) ([]byte, error) {
 	return secret, nil
 }
 
-// sealer makes nonces of its own: 2^32 secrets under one key are many.
+// sealer returns an AEAD with random nonces. One key is safe for 2^32 secrets, more than a
+// server ever seals.
 func (a *Authorities) sealer() (cipher.AEAD, error) {
 	key, err := a.Secret("weft-sealed/1", nil)
 	if err != nil {

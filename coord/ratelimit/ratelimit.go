@@ -1,5 +1,5 @@
-// Package ratelimit bounds how often somebody does something, in token buckets that are
-// kept in bounded memory. It knows no clock: callers say what time it is.
+// Package ratelimit bounds how often something is attempted, with token buckets in bounded
+// memory. It reads no clock: callers give the time.
 package ratelimit
 
 import (
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Limiter counts attempts per name in token buckets. It holds at most max names; a full
-// bucket says nothing and is dropped first. Its methods may be called from many
-// goroutines.
+// Limiter has a token bucket for each name. It holds at most max names. To make room it drops
+// full buckets first, because a name without a bucket starts with a full one. Its methods may
+// be called from many goroutines.
 type Limiter struct {
 	max int
 
@@ -24,10 +24,10 @@ type bucket struct {
 	limit Limit
 }
 
-// Limit is a bucket's size and the time in which it fills up. In that time there are at
-// most two times Burst attempts.
+// Limit is the size of a bucket, and the time in which an empty bucket fills up. Within that
+// time at most 2 * Burst attempts are allowed: a full bucket, and what is added meanwhile.
 type Limit struct {
-	Burst float64
+	Burst float64 // attempts
 	Per   time.Duration
 }
 
@@ -36,13 +36,13 @@ func New(max int) *Limiter {
 	return &Limiter{max: max, buckets: make(map[string]*bucket)}
 }
 
-// State is what is left of a bucket.
+// State is the state of a bucket.
 type State struct {
-	Left int           // attempts
-	Wait time.Duration // until there is one more than now
+	Left int           // attempts that are allowed now
+	Wait time.Duration // until one more is allowed
 }
 
-// Take uses one attempt of name, if there is one, and says what is left.
+// Take takes one attempt from the bucket of name. It returns false if there is none left.
 func (l *Limiter) Take(name string, lim Limit, now time.Time) (s State, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,7 +66,7 @@ func (b *bucket) state() State {
 	return State{int(b.left), time.Duration((1 - (b.left - whole)) / b.limit.Burst * float64(b.limit.Per))}
 }
 
-// Refund gives an attempt back that turned out to be right.
+// Refund returns an attempt to the bucket of name, for example because the attempt succeeded.
 func (l *Limiter) Refund(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,8 +94,8 @@ func (l *Limiter) sweepLocked(now time.Time) {
 			return
 		}
 	}
-	// Thousands of names are being guessed at once, each to its limit: the
-	// per-address limit is what holds then.
+	// All buckets are nearly empty, because thousands of names are tried at once: drop half
+	// of them. Limits by address still bound such an attack.
 	n := 0
 	for name := range l.buckets {
 		if n++; n > l.max/2 {

@@ -1,22 +1,21 @@
-// Package seal encrypts a backup with a passphrase, as one stream of any
-// length: argon2id (RFC 9106) makes the key, ChaCha20-Poly1305 seals chunks of
-// 64 KiB by the STREAM construction (Hoang et al. 2015), so that no chunk can be
-// changed, left out, moved or appended, and nothing is held in memory as a
-// whole.
+// Package seal encrypts a backup with a passphrase, as one stream of any length. argon2id
+// (RFC 9106) derives the key, and ChaCha20-Poly1305 seals chunks of 64 KiB by the STREAM
+// construction (Hoang et al. 2015): chunks cannot be changed, left out, moved or appended
+// unnoticed, and only one is in memory at a time.
 //
 //	"weft-backup/1\n"  salt 16 B  chunk…
 //
-// A chunk's nonce is its number (11 bytes, big endian) and 1 for the last, 0
-// for the others. The header is the additional data of every chunk.
+// A chunk's nonce is its number (11 bytes, big endian), then one byte that is 1 for the last
+// chunk and 0 for the others. The additional data of every chunk are the header.
 //
-// In FIPS mode, whose module has neither, the key is made by PBKDF2-HMAC-SHA-256 and
-// chunks are sealed with AES-256-GCM:
+// The FIPS module has neither of the two algorithms. In FIPS mode PBKDF2-HMAC-SHA-256 derives
+// the key, and AES-256-GCM seals the chunks:
 //
 //	"weft-backup/2\n"  salt 16 B  chunk…
 //
-// The nonce of a chunk is random and goes before it. Its number and whether it is the
-// last, as above, follow the header in the additional data. The second form is read in
-// every mode, the first one outside FIPS mode only (ErrNotFIPS).
+// A chunk begins with its nonce, which is random. The additional data are the header and the
+// 12 bytes that are the nonce in the first form. The second form is read in every mode, the
+// first one only outside FIPS mode (ErrNotFIPS).
 package seal
 
 import (
@@ -37,40 +36,39 @@ import (
 	"weft/overlay/fips"
 )
 
-// The two forms, by what they begin with.
 const (
-	magic     = "weft-backup/1\n"
-	magicFIPS = "weft-backup/2\n" // of the same length
+	magic     = "weft-backup/1\n" // begins the first form
+	magicFIPS = "weft-backup/2\n" // begins the second form, and must have the same length
 	saltSize  = 16
 	chunkSize = 64 << 10
 )
 
-// argon2id: 64 MB and about 0.1 s, once per backup.
+// Parameters of argon2id: deriving a key takes 64 MiB and about 0.1 s, once per backup.
 const (
 	passes  = 3
 	memory  = 64 << 10 // KiB
 	threads = 2
 )
 
-// ErrPassphrase says that a passphrase does not open a backup: it is another
-// one's, or the backup was changed.
+// ErrPassphrase means that a passphrase does not open a backup: it is the passphrase of
+// another backup, or this one was changed or cut off.
 var ErrPassphrase = errors.New("the key does not open this backup, or the backup is damaged")
 
-// ErrNotBackup says that a file is no backup at all.
+// ErrNotBackup means that a file is not a backup at all.
 var ErrNotBackup = errors.New("this is not a backup of a weft-server")
 
-// ErrNotFIPS refuses a backup in the first form in FIPS mode.
+// ErrNotFIPS means that a backup has the first form, which FIPS mode cannot open.
 var ErrNotFIPS = errors.New("this backup was made outside FIPS mode (argon2id and ChaCha20-Poly1305), and FIPS mode does not open it; restore it with GODEBUG=fips140=off, then make a new backup in FIPS mode")
 
-// stream is one direction of a sealed stream.
+// stream is the state that Writer and Reader share.
 type stream struct {
 	aead   cipher.AEAD
 	header []byte
-	random bool // the nonce is random and part of the sealed chunk
-	n      uint64
+	random bool   // the nonce is random and part of the sealed chunk
+	n      uint64 // number of the next chunk
 }
 
-// newStream makes a stream of the form that magic names.
+// newStream returns the state at the beginning of a stream. magic says which form it has.
 func newStream(magic string, passphrase, salt []byte) (*stream, error) {
 	s := &stream{header: append([]byte(magic), salt...), random: magic == magicFIPS}
 	if !s.random {
@@ -105,8 +103,8 @@ func (s *stream) next(last bool) (nonce, data []byte) {
 	return place, s.header
 }
 
-// Writer seals what is written to it. Close writes the last chunk; without it
-// the stream does not open.
+// Writer seals the data that are written to it. Without the last chunk, which Close writes,
+// a Reader refuses the stream. Only one goroutine at a time may use a Writer.
 type Writer struct {
 	s   *stream
 	w   io.Writer
@@ -156,20 +154,21 @@ func (w *Writer) flush(last bool) error {
 	return err
 }
 
-// Close ends the stream. It does not close the underlying writer.
+// Close writes the last chunk. It does not close the underlying writer.
 func (w *Writer) Close() error { return w.flush(true) }
 
-// Reader opens a sealed stream. What it returns is genuine, and io.EOF says
-// that it is complete.
+// Reader opens a sealed stream. All data that it returns are authentic, and io.EOF means
+// that none are missing. Only one goroutine at a time may use a Reader.
 type Reader struct {
 	s    *stream
 	r    *bufio.Reader
 	buf  []byte // sealed
-	left []byte // opened, not yet read
-	done bool
+	left []byte // opened, not yet returned by Read
+	done bool   // the last chunk was read
 }
 
-// NewReader begins to open the stream in r.
+// NewReader reads the header of the stream in r and derives its key. Errors are ErrNotBackup
+// and ErrNotFIPS; a wrong passphrase shows at the first Read, as ErrPassphrase.
 func NewReader(r io.Reader, passphrase []byte) (*Reader, error) {
 	return newReaderIn(fips.Enabled(), r, passphrase)
 }
