@@ -1,6 +1,6 @@
-// Package oidc asks an OpenID provider who somebody is, with the authorization code
-// flow, PKCE, state and nonce. It keeps what a provider says of itself, and nothing of
-// anybody. It is all that knows the modules that do the work.
+// Package oidc asks an OpenID provider who a person is, with the authorization code flow,
+// PKCE, state and nonce. It caches the metadata of providers, and keeps nothing about people.
+// It is the only package that imports the OpenID and OAuth modules.
 package oidc
 
 import (
@@ -18,28 +18,27 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// maxAnswer bounds an answer of a provider in bytes, and timeout what one may take.
 const (
-	maxAnswer = 1 << 20
-	timeout   = 10 * time.Second
-	discover  = time.Hour // how long what a provider says of itself is good
+	maxAnswer = 1 << 20          // bytes of a provider's answer
+	timeout   = 10 * time.Second // of one request to a provider
+	discover  = time.Hour        // after which a provider's metadata are fetched again
 )
 
-// Config is a provider as its owner has described it.
+// Config is a provider as the network's owner has set it up.
 type Config struct {
 	Issuer, ClientID, Secret string
-	Scopes                   []string // beside openid
+	Scopes                   []string // in addition to "openid"
 }
 
-// Person is who a provider says that somebody is.
+// Person is a person as a provider identifies them.
 type Person struct {
 	Issuer, Subject string
 	Claims          map[string]any
-	SignedIn        time.Time // when that was proved there, zero if it does not say
-	Refresh         string    // what asks again without the person, "" for none
+	SignedIn        time.Time // when the person last signed in there; zero if the provider does not say
+	Refresh         string    // the refresh token, with which Again asks; "" for none
 }
 
-// Providers asks providers. Its methods may be called from many goroutines.
+// Providers sends requests to providers. Its methods may be called from many goroutines.
 type Providers struct {
 	http *http.Client
 	now  func() time.Time
@@ -53,7 +52,7 @@ type known struct {
 	until time.Time
 }
 
-// New returns Providers that use a transport, nil for the usual one.
+// New returns Providers that use t, or http.DefaultTransport if t is nil.
 func New(t http.RoundTripper, now func() time.Time) *Providers {
 	if t == nil {
 		t = http.DefaultTransport
@@ -61,7 +60,7 @@ func New(t http.RoundTripper, now func() time.Time) *Providers {
 	return &Providers{http: &http.Client{Transport: bounded{t}, Timeout: timeout}, now: now, known: map[string]known{}}
 }
 
-// bounded reads no more than maxAnswer of an answer.
+// bounded cuts the bodies of answers off after maxAnswer bytes.
 type bounded struct{ http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -75,8 +74,8 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// provider reads what an issuer says of itself, once an hour. There are as many as the
-// owner has described, and those that were.
+// provider returns the metadata of an issuer, which it fetches once an hour. The cache also
+// keeps issuers that the owner has removed, so it is emptied if it grows.
 func (p *Providers) provider(ctx context.Context, issuer string) (*oidc.Provider, error) {
 	p.mu.Lock()
 	k, ok := p.known[issuer]
@@ -84,10 +83,11 @@ func (p *Providers) provider(ctx context.Context, issuer string) (*oidc.Provider
 	if ok && p.now().Before(k.until) {
 		return k.p, nil
 	}
-	// The key set keeps this context for later: it must not end with the request.
+	// The provider keeps this context to fetch keys later, so the context must not end with
+	// the request.
 	found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.http), issuer)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s who it is: %w", issuer, err)
+		return nil, fmt.Errorf("read the metadata of %s: %w", issuer, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,14 +102,15 @@ func (c Config) oauth(p *oidc.Provider, redirect string) *oauth2.Config {
 	return &oauth2.Config{ClientID: c.ClientID, ClientSecret: c.Secret, Endpoint: p.Endpoint(), RedirectURL: redirect, Scopes: append([]string{oidc.ScopeOpenID}, c.Scopes...)}
 }
 
-// Ask is one question to a provider: random words that its answer has to fit.
+// Ask is one request to a provider to identify a person. State, Nonce and Verifier are random;
+// the answer must match them.
 type Ask struct {
 	State, Nonce, Verifier string
-	Redirect               string // where the answer goes
-	Again                  bool   // the person has to prove who it is now
+	Redirect               string // the URL to which the provider sends the browser back
+	Again                  bool   // the person has to sign in at the provider even if signed in there
 }
 
-// URL is where a browser goes with a question.
+// URL returns the provider's address to which the browser is sent.
 func (p *Providers) URL(ctx context.Context, c Config, a Ask) (string, error) {
 	provider, err := p.provider(ctx, c.Issuer)
 	if err != nil {
@@ -122,11 +123,12 @@ func (p *Providers) URL(ctx context.Context, c Config, a Ask) (string, error) {
 	return c.oauth(provider, a.Redirect).AuthCodeURL(a.State, options...), nil
 }
 
-// Answer takes the code that came back for a question. iss is who says that it answers,
-// "" if nobody does (RFC 9207).
+// Answer redeems the code with which the provider sent the browser back, and returns the
+// person. iss is the issuer that the answer names (RFC 9207), "" if it names none. The caller
+// has checked the state.
 func (p *Providers) Answer(ctx context.Context, c Config, a Ask, code, iss string) (Person, error) {
 	if iss != "" && iss != c.Issuer {
-		return Person{}, errors.New("the answer is of another provider")
+		return Person{}, errors.New("the answer comes from another provider")
 	}
 	provider, err := p.provider(ctx, c.Issuer)
 	if err != nil {
@@ -140,7 +142,8 @@ func (p *Providers) Answer(ctx context.Context, c Config, a Ask, code, iss strin
 	return p.person(ctx, provider, c, token, &a.Nonce)
 }
 
-// Again asks who somebody is without a browser.
+// Again asks a provider about a person without a browser, with the refresh token of an earlier
+// Person.
 func (p *Providers) Again(ctx context.Context, c Config, refresh string) (Person, error) {
 	provider, err := p.provider(ctx, c.Issuer)
 	if err != nil {
@@ -149,65 +152,67 @@ func (p *Providers) Again(ctx context.Context, c Config, refresh string) (Person
 	ctx = oidc.ClientContext(ctx, p.http)
 	token, err := c.oauth(provider, "").TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
 	if err != nil {
-		return Person{}, fmt.Errorf("ask again: %w", withoutSecrets(err))
+		return Person{}, fmt.Errorf("redeem the refresh token: %w", withoutSecrets(err))
 	}
 	return p.person(ctx, provider, c, token, nil)
 }
 
-// person reads an ID token: signed by the provider with a key that it has now, for us,
-// not over, and an answer to our question.
+// person verifies the ID token, and adds the claims of the user info endpoint. The token must
+// be signed with a current key of the provider, be made for this client, have not expired, and
+// have the nonce of the request, if nonce is not nil.
 func (p *Providers) person(ctx context.Context, provider *oidc.Provider, c Config, token *oauth2.Token, nonce *string) (Person, error) {
 	raw, ok := token.Extra("id_token").(string)
 	if !ok {
-		return Person{}, errors.New("the provider does not say who it is")
+		return Person{}, errors.New("the provider's answer has no ID token")
 	}
 	id, err := provider.VerifierContext(ctx, &oidc.Config{ClientID: c.ClientID, Now: p.now}).Verify(ctx, raw)
 	if err != nil {
-		return Person{}, fmt.Errorf("check what the provider says: %w", err)
+		return Person{}, fmt.Errorf("check the provider's ID token: %w", err)
 	}
 	if nonce != nil && subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(*nonce)) != 1 {
-		return Person{}, errors.New("check what the provider says: it answers another question")
+		return Person{}, errors.New("check the provider's ID token: it belongs to another request")
 	}
 	who := Person{Issuer: id.Issuer, Subject: id.Subject, Refresh: token.RefreshToken}
 	if err := id.Claims(&who.Claims); err != nil {
-		return Person{}, fmt.Errorf("read what the provider says: %w", err)
+		return Person{}, fmt.Errorf("read the provider's ID token: %w", err)
 	}
 	if azp, ok := who.Claims["azp"].(string); ok && azp != c.ClientID {
-		return Person{}, errors.New("check what the provider says: it is for another client")
+		return Person{}, errors.New("check the provider's ID token: it is for another client")
 	}
 	if at, ok := who.Claims["auth_time"].(float64); ok {
 		who.SignedIn = time.Unix(int64(at), 0)
 	}
 	if who.Subject == "" || len(who.Subject) > 255 {
-		return Person{}, errors.New("check what the provider says: a subject of 1 to 255 bytes is wanted")
+		return Person{}, errors.New("check the provider's ID token: its subject must have 1 to 255 bytes")
 	}
 	if provider.UserInfoEndpoint() == "" {
 		return who, nil
 	}
-	// Many providers put names, addresses and groups only there, not into ID tokens.
+	// Many providers give names, addresses and groups only here and not in ID tokens.
 	info, err := provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
 	if err != nil {
-		return Person{}, errors.New("the provider does not tell the claims of the person") // err may have its whole answer
+		return Person{}, errors.New("the provider's user info endpoint did not give the claims of the person") // err may contain its whole answer
 	}
 	var more map[string]any
 	if info.Subject != who.Subject {
-		return Person{}, errors.New("check what the provider says: its claims are of another person")
+		return Person{}, errors.New("check the provider's user info: it is about another person")
 	}
 	if err := info.Claims(&more); err != nil {
 		return Person{}, fmt.Errorf("read the claims of the person: %w", err)
 	}
 	if who.Claims["email"] != nil {
-		delete(more, "email_verified") // it is about the address there
+		delete(more, "email_verified") // it is about the address in more, and the one in the ID token is used
 	}
 	maps.Copy(more, who.Claims)
 	who.Claims = more
 	return who, nil
 }
 
-// ErrRefused is of a provider that knows the person, or the code, no more.
+// ErrRefused means that the provider refused a code or a refresh token.
 var ErrRefused = errors.New("the provider refuses")
 
-// withoutSecrets is what went wrong at the token endpoint, without what it answered.
+// withoutSecrets returns an error of the token endpoint without the body of the answer, which
+// may contain secrets.
 func withoutSecrets(err error) error {
 	var r *oauth2.RetrieveError
 	if !errors.As(err, &r) {
