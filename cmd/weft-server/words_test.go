@@ -100,7 +100,7 @@ func TestWordsOfMistakes(t *testing.T) {
 		{"webhooks create http://192.168.1.5/", 2, "--allow-target"},
 		{"webhooks create https://x.example:0/", 2, "port 0: want 1 to 65535"},
 		{"webhooks create https://127.0.0.1/", 2, "127.0.0.1 is a loopback address; the network's owner can allow this address for the webhook (--allow-target 127.0.0.1, or the allowed addresses in the console)"},
-		{"webhooks create https://x.example/ --event devices.*", 2, `event "devices.*": no event has this name; want *, a kind with .* (audit, crl, device,`},
+		{"webhooks create https://x.example/ --event devices.*", 2, `event "devices.*": this matches no event; want *, a kind with .* (audit, crl, device,`},
 		{"webhooks create https://x.example/ --allow-target localhost", 2, `target "localhost": want an address or a range`},
 		{"webhooks edit x --enable --disable", 2, "exclude each other"},
 		{"webhooks edit x", 2, "say what to change: --url, "},

@@ -3,10 +3,10 @@
 // when to retry.
 //
 //	event.go   events: their JSON, names and patterns
-//	sign.go    the signature
-//	verify.go  how a receiver checks it
-//	target.go  which addresses are refused
-//	post.go    one attempt
+//	sign.go    the signature of a request
+//	verify.go  how a receiver checks the signature
+//	target.go  to which addresses events may be sent
+//	post.go    one attempt to send an event
 //	retry.go   when the next attempt is made
 //
 // # For those who write a receiver

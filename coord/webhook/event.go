@@ -15,7 +15,7 @@ import (
 // Schema names the body of a request. Fields are added, never changed.
 const Schema = "event/1"
 
-// The events that are no operations.
+// The events that are not operations: a device went online or offline.
 const (
 	PresenceOnline  = "presence.online"
 	PresenceOffline = "presence.offline"
@@ -28,7 +28,7 @@ const refusedPrefix = "refused."
 // Event is the body of a request. Empty fields are present.
 type Event struct {
 	Schema  string          `json:"schema"`
-	ID      string          `json:"id"` // the same each time it is sent, and no other event's
+	ID      string          `json:"id"` // unique, and the same each time the event is sent
 	At      string          `json:"at"` // RFC 3339, with milliseconds
 	Network string          `json:"network"`
 	Op      string          `json:"op"`
@@ -36,11 +36,11 @@ type Event struct {
 	Target  Target          `json:"target"`
 	Before  json.RawMessage `json:"before"`
 	After   json.RawMessage `json:"after"`
-	Refused string          `json:"refused"` // why it was not done, "" when it was
-	Count   uint32          `json:"count"`   // how many alike this stands for
+	Refused string          `json:"refused"` // why the operation was refused, "" if it was done
+	Count   uint32          `json:"count"`   // how many equal refusals the event stands for; 1 for other events
 }
 
-// Actor is who did it.
+// Actor is who did the operation.
 type Actor struct {
 	User   string `json:"user"`
 	UserID string `json:"user_id"`
@@ -49,7 +49,7 @@ type Actor struct {
 	From   string `json:"from"` // remote address
 }
 
-// Target is what it was done to.
+// Target is what the operation was done to.
 type Target struct {
 	Kind string `json:"kind"`
 	ID   string `json:"id"`
@@ -58,8 +58,8 @@ type Target struct {
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// OfRecord is the event for an audit record. Its id contains the hash of the record:
-// after a restore, new records may have the numbers of lost ones, but not their ids.
+// OfRecord returns the event for an audit record. Its id contains the hash of the record: after
+// a restore new records may get the numbers of lost ones, but events never get the same id.
 func OfRecord(network string, r audit.Record, h audit.Hash) Event {
 	e := Event{
 		Schema: Schema, ID: fmt.Sprintf("a%d-%s", r.Seq, hex.EncodeToString(h[:8])), At: r.At.UTC().Format(timeFormat), Network: network, Op: r.Op,
@@ -72,7 +72,7 @@ func OfRecord(network string, r audit.Record, h audit.Hash) Event {
 	return e
 }
 
-// OfPresence is the event of a device that went online or offline.
+// OfPresence returns the event of a device that went online or offline.
 func OfPresence(network, id string, at time.Time, device Target, online bool) Event {
 	state := func(on bool) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"online":%t}`, on)) }
 	e := Event{
@@ -85,12 +85,12 @@ func OfPresence(network, id string, at time.Time, device Target, online bool) Ev
 	return e
 }
 
-// OfTest is an event that somebody asks for to see whether it arrives.
+// OfTest returns an event that an actor sends to a webhook to see whether it arrives.
 func OfTest(network, op, id string, at time.Time, by Actor, hook Target) Event {
 	return Event{Schema: Schema, ID: id, At: at.UTC().Format(timeFormat), Network: network, Op: op, Actor: by, Target: hook, Count: 1}
 }
 
-// Body is what is sent of an event: JSON without white space at its ends.
+// Body returns the body of the request: JSON without a line feed at its end.
 func (e Event) Body() ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -121,8 +121,8 @@ func Matches(patterns []string, name string) bool {
 	})
 }
 
-// CheckPattern refuses a pattern that matches no event. ops are the names of the
-// operations that leave records.
+// CheckPattern returns an error for a pattern that matches no event. ops are the names of the
+// operations that leave audit records.
 func CheckPattern(p string, ops []string) error {
 	names := []string{PresenceOnline, PresenceOffline}
 	for _, o := range ops {
@@ -138,5 +138,5 @@ func CheckPattern(p string, ops []string) error {
 		kinds = append(kinds, kind)
 	}
 	slices.Sort(kinds)
-	return fmt.Errorf("no event has this name; want *, a kind with .* (%s, refused), or a name such as device.rename or presence.offline", strings.Join(slices.Compact(kinds), ", "))
+	return fmt.Errorf("this matches no event; want *, a kind with .* (%s, refused), or a name such as device.rename or presence.offline", strings.Join(slices.Compact(kinds), ", "))
 }

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// Timeout bounds one attempt, from looking the host up to the end of the answer.
+	// Timeout bounds one attempt, from the lookup of the host to the end of the answer.
 	Timeout = 10 * time.Second
 
-	maxAnswer  = 4 << 10 // bytes of a body that are read; they are thrown away
-	maxHeader  = 16 << 10
-	maxAddrs   = 8 // of one host
-	idleFor    = 5 * time.Second
-	dialFor    = 4 * time.Second // to one address of several
-	maxRetries = 24 * time.Hour  // a Retry-After beyond is none
+	maxAnswer  = 4 << 10         // bytes of a body that are read, and discarded
+	maxHeader  = 16 << 10        // bytes of the header of an answer
+	maxAddrs   = 8               // addresses of one host that are dialled
+	idleFor    = 5 * time.Second // after which an unused connection is closed
+	dialFor    = 4 * time.Second // per address, if others remain to be tried
+	maxRetries = 24 * time.Hour  // a longer Retry-After is ignored
 )
 
 // Sender makes attempts. The zero value is usable. It must not be changed while it is
@@ -33,21 +33,21 @@ const (
 type Sender struct {
 	// Agent is the User-Agent.
 	Agent string
-	// Network are the overlay's own prefixes, which are not dialled.
+	// Network are the overlay's own prefixes. The sender does not dial addresses in them.
 	Network []netip.Prefix
-	// Lookup finds the addresses of a host; nil is the system's resolver.
+	// Lookup finds the addresses of a host; nil means the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Dial connects to an address that was checked; nil is the system's.
+	// Dial connects to an address that was checked; nil means net.Dialer.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
-	// Roots are who is trusted to certify a receiver; nil are the system's.
+	// Roots are the CAs that may certify a receiver; nil means the system's.
 	Roots *x509.CertPool
 }
 
 // Result is the result of an attempt. The receiver accepted the event if Err is nil.
 type Result struct {
-	Status     int           // of HTTP, 0 for none
-	Err        error         // says nothing of the URL but its host
-	RetryAfter time.Duration // what the receiver asked for, 0 for nothing
+	Status     int           // of HTTP, 0 if there was no answer
+	Err        error         // contains no part of the URL but the host, because the rest may be secret
+	RetryAfter time.Duration // how long the receiver asked to wait, 0 if it did not
 }
 
 // Receiver is a connection to the receiver of one webhook. Only one goroutine at a time
@@ -58,7 +58,8 @@ type Receiver struct {
 	transport *http.Transport
 }
 
-// Receiver returns the receiver at an URL. The caller closes it.
+// Receiver returns the receiver at a URL. Addresses in allow may be dialled whatever they are,
+// also without TLS. The caller closes the receiver.
 func (s *Sender) Receiver(rawURL string, allow []netip.Prefix) (*Receiver, error) {
 	targets := Targets{Network: s.Network, Allow: allow}
 	if err := CheckURL(rawURL, targets); err != nil {
@@ -66,17 +67,17 @@ func (s *Sender) Receiver(rawURL string, allow []netip.Prefix) (*Receiver, error
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("not an URL") // the parser's error repeats it
+		return nil, errors.New("not a URL") // the parser's error repeats the URL, which may be secret
 	}
 	r := &Receiver{url: u, agent: s.Agent}
 	r.transport = &http.Transport{
-		// No proxy: the addresses that it dials could not be checked.
+		// No proxy: we could not check which addresses a proxy dials.
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return s.dial(ctx, address, targets, u.Scheme == "http")
 		},
 		TLSClientConfig:        &tls.Config{RootCAs: s.Roots, MinVersion: tls.VersionTLS12},
 		Protocols:              new(http.Protocols),
-		TLSHandshakeTimeout:    Timeout + time.Second, // of one that nobody waits for any more
+		TLSHandshakeTimeout:    Timeout + time.Second, // ends a handshake that goes on after the attempt has ended
 		DisableCompression:     true,
 		MaxConnsPerHost:        1,
 		IdleConnTimeout:        idleFor,
@@ -86,11 +87,12 @@ func (s *Sender) Receiver(rawURL string, allow []netip.Prefix) (*Receiver, error
 	return r, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (r *Receiver) Close() { r.transport.CloseIdleConnections() }
 
-// dial connects to a host whose addresses may all be dialled: to those that were looked
-// at, so that nobody answers something else in between.
+// dial looks a host up, checks all its addresses, and connects to one of them. It does not look
+// the host up again to connect, because a second lookup could return an address that was not
+// checked (DNS rebinding).
 func (s *Sender) dial(ctx context.Context, address string, t Targets, plain bool) (net.Conn, error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
@@ -149,8 +151,8 @@ func (s *Sender) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	return new(net.Dialer).DialContext(ctx, "tcp", to.String())
 }
 
-// Post makes one attempt to send an event, signed with the secrets. It takes Timeout at
-// most.
+// Post makes one attempt to send an event, signed with each of the secrets. It takes at most
+// Timeout.
 func (r *Receiver) Post(ctx context.Context, e Event, secrets []string, now time.Time) Result {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -167,7 +169,7 @@ func (r *Receiver) Post(ctx context.Context, e Event, secrets []string, now time
 	req.Header.Set(IDHeader, e.ID)
 	req.Header.Set(EventHeader, e.Op)
 	req.Header.Set(SignatureHeader, Sign(secrets, now, body))
-	// The transport by itself: it follows no redirects and keeps no cookies.
+	// Use the transport and not an http.Client, which would follow redirects.
 	res, err := r.transport.RoundTrip(req)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -176,8 +178,8 @@ func (r *Receiver) Post(ctx context.Context, e Event, secrets []string, now time
 		return Result{Err: cause(err)}
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusSwitchingProtocols { // what follows that has no end, and no deadline
-		io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // so that the connection can be used again
+	if res.StatusCode != http.StatusSwitchingProtocols { // after a 101 the body never ends, and has no deadline
+		io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer)) // so that the connection can be reused
 	}
 	out := Result{Status: res.StatusCode}
 	switch {
@@ -193,7 +195,8 @@ func (r *Receiver) Post(ctx context.Context, e Event, secrets []string, now time
 	return out
 }
 
-// cause is an error without the address and the name of the system call around it.
+// cause returns the innermost error, without the address and the name of the system call that
+// package net puts in front.
 func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {

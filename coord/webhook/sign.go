@@ -16,16 +16,16 @@ const (
 	EventHeader     = "Weft-Event"
 )
 
-// SecretPrefix is what secrets begin with, so that scanners for secrets find them.
+// SecretPrefix begins each secret, so that scanners for leaked secrets recognize them.
 const SecretPrefix = "whsec_"
 
-// Secret is the text of a secret of 32 random bytes.
+// Secret returns the text of a secret. random should have 32 bytes.
 func Secret(random []byte) string {
 	return SecretPrefix + base64.RawURLEncoding.EncodeToString(random)
 }
 
-// Sign returns the header of a body that is sent at now. Each secret makes one
-// signature.
+// Sign returns the header Weft-Signature for a body that is sent at now, with one signature for
+// each secret.
 func Sign(secrets []string, now time.Time, body []byte) string {
 	t := strconv.FormatInt(now.Unix(), 10)
 	header := "t=" + t

@@ -12,22 +12,22 @@ import (
 	"weft/overlay/special"
 )
 
-// MaxURL bounds an URL in bytes.
+// MaxURL bounds a URL in bytes.
 const MaxURL = 2048
 
-// overlays are the addresses that overlay networks, this one among them, use.
+// overlays are the addresses that overlay networks use, by default also this one.
 var overlays = netip.MustParsePrefix("100.64.0.0/10")
 
 // Targets says which addresses may be dialled. The zero value is the strictest.
 type Targets struct {
 	// Network are the overlay's own prefixes.
 	Network []netip.Prefix
-	// Allow are the targets that are dialled whatever they are, also without TLS.
+	// Allow are addresses that may be dialled whatever they are, also without TLS.
 	Allow []netip.Prefix
 }
 
-// Check returns why an address is not dialled, nil if it is. plain says that it would be
-// without TLS.
+// Check returns nil if an address may be dialled, or an error that says why not. plain says
+// that the connection would not use TLS.
 func (t Targets) Check(ip netip.Addr, plain bool) error {
 	ip = ip.Unmap().WithZone("")
 	if slices.ContainsFunc(t.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }) {
@@ -58,7 +58,7 @@ func (t Targets) refused(ip netip.Addr) string {
 	return ""
 }
 
-// ParseTarget reads an address or a range of them that is allowed.
+// ParseTarget parses an address or a range of addresses that a webhook may use.
 func ParseTarget(s string) (netip.Prefix, error) {
 	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
 		ip = ip.Unmap()
@@ -74,8 +74,8 @@ func ParseTarget(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// CheckURL refuses an URL to which events cannot be sent. It checks the addresses of
-// the host only if the host is an address; others are checked when they are dialled.
+// CheckURL returns an error for a URL to which events cannot be sent. If the host is an
+// address it is checked too; the addresses of a name are checked when they are dialled.
 func CheckURL(s string, t Targets) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -86,13 +86,13 @@ func CheckURL(s string, t Targets) error {
 	case len(s) > MaxURL:
 		return fmt.Errorf("longer than %d bytes", MaxURL)
 	case u.User != nil:
-		return fmt.Errorf("it has a user name or a password, which are not used; receivers check the signature")
+		return fmt.Errorf("the URL has a user name or a password, which would not be sent; receivers check the signature instead")
 	case err != nil || port == 0:
 		return fmt.Errorf("port %s: want 1 to 65535", u.Port())
 	case u.Fragment != "" || strings.Contains(s, "#"):
 		return fmt.Errorf("the part after # is not sent; leave it out")
 	case u.Scheme == "http" && len(t.Allow) == 0:
-		return fmt.Errorf("without TLS others can read it; use https, or have the network's owner allow the address (--allow-target ADDRESS, or the allowed addresses in the console)")
+		return fmt.Errorf("without TLS others can read the events; use https, or have the network's owner allow the address (--allow-target ADDRESS, or the allowed addresses in the console)")
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return t.Check(ip, u.Scheme == "http")
@@ -100,8 +100,8 @@ func CheckURL(s string, t Targets) error {
 	return nil
 }
 
-// Origin returns the part of an URL that everybody may see: the path and the query may
-// be a secret.
+// Origin returns the scheme and host of a URL, which everybody may see. The path and the query
+// may be secret.
 func Origin(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {

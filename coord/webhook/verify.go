@@ -13,7 +13,8 @@ import (
 // Tolerance is how far the time of a signature may be from the receiver's clock.
 const Tolerance = 5 * time.Minute
 
-// ErrSignature means that a request was not signed with the secret, or too long ago.
+// ErrSignature means that a request was not signed with the secret, or not at a time within
+// Tolerance.
 var ErrSignature = errors.New("the signature is wrong")
 
 // Verify checks the header Weft-Signature of a request: one of its signatures must be
@@ -45,7 +46,7 @@ func Verify(secret, header string, body []byte, now time.Time) error {
 		return fmt.Errorf("%w: it was made with another secret, or the body was changed", ErrSignature)
 	}
 	if away := now.Sub(time.Unix(sec, 0)); away > Tolerance || away < -Tolerance {
-		return fmt.Errorf("%w: it is of %s", ErrSignature, time.Unix(sec, 0).UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: it was made at %s, which is more than %s from this clock", ErrSignature, time.Unix(sec, 0).UTC().Format(time.RFC3339), Tolerance)
 	}
 	return nil
 }
