@@ -10,14 +10,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// errNoList refuses everybody: who was revoked cannot be told.
+// errNoList refuses all nodes: without a revocation list the relay cannot tell which
+// certificates were revoked.
 var errNoList = errors.New("there is no revocation list yet; the server has to send it first")
 
-// verify says who wants to use the relay: the holder of a certificate of this
-// network that was not revoked. Its dates do not matter, for the reason that
-// they do not at the server: peers judge them by weft time. But one that ended so
-// long ago that the list may have dropped it is refused; a device that was off
-// for that long renews it at the server first.
+// verify admits the holder of a certificate of this network that was not revoked. Like the
+// server it ignores the certificate's dates, because peers check them by weft time. Only a
+// certificate that expired so long ago that the revocation list may have dropped it is refused;
+// a device that was off for that long first renews its certificate at the server.
 func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, bool, error) {
 	node, err := r.id.Load().roots.VerifyNodeAnyTime(leaf.Raw)
 	if err != nil {
@@ -32,15 +32,16 @@ func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, boo
 	}
 	r.forgetAbsentLocked()
 	r.mu.Unlock()
-	// After the serial was noted: a list that comes now finds it there.
+	// Load the list only after the serial is in admitted, so that a list that arrives
+	// meanwhile is checked against it, either here or by takeCRL.
 	crl := r.crl.Load()
 	switch {
 	case err != nil:
 	case crl == nil:
 		err = errNoList
 	default:
-		// A device with a superseded certificate still belongs to the network, and fetches
-		// another one; other devices refuse it until then.
+		// A device with a superseded certificate still belongs to the network, and needs the
+		// relay while it fetches another one; peers refuse the old certificate.
 		if err = crl.Check(node); crl.Superseded(node.Serial) && !crl.Omits(node.NotAfter) {
 			err = nil
 		}
@@ -51,7 +52,7 @@ func (r *Relay) verify(leaf *x509.Certificate) (cert.NetworkID, cert.NodeID, boo
 	return node.Network, node.ID, node.Tagged(), nil
 }
 
-// forgetAbsentLocked bounds what is remembered of nodes that left.
+// forgetAbsentLocked forgets nodes that are not connected, once there are many.
 func (r *Relay) forgetAbsentLocked() {
 	if len(r.admitted) <= 2*r.relay.Stats().Clients+slackNodes {
 		return
@@ -65,8 +66,8 @@ func (r *Relay) forgetAbsentLocked() {
 	}
 }
 
-// versionsOf returns what a node should hold; of a node that the server has
-// said nothing about yet only the revocation list is known.
+// versionsOf returns the versions that a node should have. Until the server has told the
+// relay about a node, only those of the names and of the revocation list are set.
 func (r *Relay) versionsOf(node cert.NodeID) api.Versions {
 	r.mu.RLock()
 	v := r.versions[node]

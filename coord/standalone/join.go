@@ -14,12 +14,12 @@ import (
 	"weft/overlay/cert"
 )
 
-// ErrNotJoined means that the data directory holds no identity and no token
-// was given.
+// ErrNotJoined means that the relay has not joined a network and was started without a token.
 var ErrNotJoined = errors.New("this relay has not joined a server yet; make a token with `weft-server keys create --relay` on the server and start with --token TOKEN")
 
-// identityFor returns the identity to go on with, made from the token when
-// there is none yet. A token is of no use to a relay that has joined.
+// identityFor returns the identity with which the relay starts: id, the one on disk, with the
+// addresses of the server brought up to date, or a new one for the token if id is nil. A relay
+// that has joined takes only the server's addresses from a token.
 func (r *Relay) identityFor(id *identity) (*identity, error) {
 	var first []string
 	if r.o.Server != "" {
@@ -48,8 +48,8 @@ func (r *Relay) identityFor(id *identity) (*identity, error) {
 		if id, err = newIdentity(tok, urls); err != nil {
 			return nil, err
 		}
-		// On disk before the server is asked, so that a join whose answer got
-		// lost is repeated by the same relay and not by a second one.
+		// Save the key before asking the server. If the answer to the join is lost, the relay
+		// repeats the join with the same key, and the server does not count a second relay.
 		return id, id.save(r.o.Data)
 	}
 	next := *id
@@ -60,7 +60,8 @@ func (r *Relay) identityFor(id *identity) (*identity, error) {
 	return &next, next.complete()
 }
 
-// join turns the token into a certificate.
+// join exchanges the token for a certificate. It tries again until the server answers or ctx
+// ends.
 func (r *Relay) join(ctx context.Context) error {
 	id := r.id.Load()
 	tok, err := cert.ParseToken(r.o.Token)
@@ -116,7 +117,8 @@ func (r *Relay) adopt(res *api.RelayJoinResponse) error {
 	return nil
 }
 
-// refused reports whether trying the same again is useless.
+// refused reports whether the server refused a request for good, so that repeating it is
+// useless.
 func refused(err error) bool {
 	var e *api.Error
 	if errors.As(err, &e) {

@@ -10,7 +10,8 @@ import (
 	"weft/overlay/relay/relayserver"
 )
 
-// presence takes word of a home connection from the relay.
+// presence records that a home connection began or ended, for the next report. Events of an
+// older connection than the recorded one are ignored.
 func (r *Relay) presence(e relayserver.Event) {
 	r.mu.Lock()
 	if old, ok := r.online[e.Node]; e.Online && (!ok || old.Conn < e.Conn) {
@@ -32,8 +33,8 @@ func (r *Relay) rouse() {
 	}
 }
 
-// sawInstance reports everybody who is connected to a server that has
-// forgotten, or never heard.
+// sawInstance queues a report of all connected nodes if the server has another instance than
+// before: a server keeps presence in memory, so one that has started anew knows none of them.
 func (r *Relay) sawInstance(instance string) {
 	r.mu.Lock()
 	fresh := instance != r.instance
@@ -51,7 +52,7 @@ func (r *Relay) sawInstance(instance string) {
 	}
 }
 
-// reportLoop says who came and went until ctx ends.
+// reportLoop reports to the server which nodes connected and left, until ctx ends.
 func (r *Relay) reportLoop(ctx context.Context) {
 	for {
 		select {
@@ -75,7 +76,7 @@ func (r *Relay) reportLoop(ctx context.Context) {
 				r.log.Debug("report", "err", err)
 				var e *api.Error
 				if errors.As(err, &e) && refused(err) {
-					break // sync says so too, and rouses when it is over
+					break // syncLoop is refused too, and calls rouse when the server answers it again
 				}
 				if !sleep(ctx, retryMin+rand.N(retryMax)) {
 					return
@@ -85,8 +86,8 @@ func (r *Relay) reportLoop(ctx context.Context) {
 	}
 }
 
-// takePending returns what to report next, and the instance of the server that has
-// been told of everybody with that, "" for none.
+// takePending removes and returns the next events to report. If a report of all connected
+// nodes is complete with them, all is the instance of the server that asked for it, else "".
 func (r *Relay) takePending() (events []relayserver.Event, all string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,12 +1,12 @@
-// Package standalone is a relay that runs alone: the other half of what package
-// coord does about relays, and what `weft-server relay` runs.
+// Package standalone implements `weft-server relay`: a relay that runs on a machine of its
+// own, without a coordination server. Its counterpart at the server is in package coord/ops
+// (relay_*.go).
 //
-// It joins the server once with a token (join.go; what it keeps of that: state.go).
-// Then it admits nodes by their certificates and the revocation list alone
-// (admit.go), so it starts and serves while the server is away. As long as the
-// server is there it hears of revocations at once and of the versions that the
-// nodes connected to it should hold (sync.go), and reports who is connected
-// (report.go).
+// The relay joins the server once with a token (join.go) and keeps its identity in its data
+// directory (state.go). It admits nodes by their certificates and the revocation list
+// (admit.go), so it can start and serve while the server is away. From the server it learns at
+// once of revocations and of the versions that connected nodes should have (sync.go). To the
+// server it reports which nodes are connected (report.go).
 package standalone
 
 import (
@@ -39,25 +39,25 @@ import (
 const (
 	lockWait   = 3 * time.Second
 	closeGrace = 2 * time.Second
-	goneFor    = 10 * time.Minute // a node that the server does not know is refused
-	maxGone    = 10_000
-	slackNodes = 1024 // remembered beyond those connected
+	goneFor    = 10 * time.Minute // how long a node is refused after the server said that it does not know the node
+	maxGone    = 10_000           // such nodes that are remembered
+	slackNodes = 1024             // see forgetAbsentLocked
 )
 
 // Options configure Start.
 type Options struct {
 	Data   string // the data directory
-	Server string // https://HOST:PORT; "" for what the token says
-	Token  string // needed at the first start
+	Server string // https://HOST:PORT; "" for the addresses in the token
+	Token  string // needed until the relay has joined
 	Listen listen.Address
 	STUN   listen.Address
-	URLs   []string // by which nodes reach this relay
-	Name   string   // for people; "" for the machine's
+	URLs   []string // at which nodes reach this relay; none for the address of the default route
+	Name   string   // shown to people; "" for the host name
 	// Software is the version of weft-server.
 	Software string
 	Log      *slog.Logger
-	Now      func() time.Time // the machine's clock; nil is time.Now
-	// NetDial makes connections to the server; nil is net.Dialer.
+	Now      func() time.Time // the machine's clock; nil means time.Now
+	// NetDial makes connections to the server; nil means net.Dialer.
 	NetDial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -67,11 +67,11 @@ type Relay struct {
 	o      Options
 	log    *slog.Logger
 	clock  *cert.Clock
-	run    string // random: tells the server that what it heard before holds no more
+	run    string // random: tells the server that reports of an earlier process are void
 	stun   []string
 	lock   *os.File
 	tcp    net.Listener
-	udp    listen.UDPPorts // none when off
+	udp    listen.UDPPorts // none if STUN is off
 	site   *tls.Certificate
 	dialer *link.Dialer
 	client *client.Client
@@ -83,29 +83,29 @@ type Relay struct {
 	failed chan error // capacity 1: a listener ended by itself, or the server removed the relay
 	ready  atomic.Bool
 	once   sync.Once
-	away   atomic.Bool   // the server did not answer last, or was not asked yet
-	synced atomic.Int64  // when the server last answered, unix nanoseconds; 0: never
-	news   chan struct{} // capacity 1: there is something to report
+	away   atomic.Bool   // the server did not answer the last request, or was not asked yet
+	synced atomic.Int64  // when the server last answered, unix nanoseconds; 0 for never
+	news   chan struct{} // capacity 1: wakes reportLoop
 
-	id  atomic.Pointer[identity] // replaced by Start, then by the goroutine of sync
-	crl atomic.Pointer[cert.CRL] // nil: lost, so nobody is admitted
+	id  atomic.Pointer[identity] // replaced by Start, then by syncLoop only
+	crl atomic.Pointer[cert.CRL] // nil if the file is lost: then no node is admitted
 
 	mu sync.RWMutex
 	// mu guards the following.
 	versions map[cert.NodeID]api.Versions
-	names    api.Version              // of all names, zero until known
-	admitted map[cert.NodeID]*big.Int // serial of the certificate shown last
-	gone     map[cert.NodeID]time.Time
+	names    api.Version                       // of all names, zero until known
+	admitted map[cert.NodeID]*big.Int          // serial of the certificate that the node showed last
+	gone     map[cert.NodeID]time.Time         // when the server said that it does not know the node
 	online   map[cert.NodeID]relayserver.Event // home connections
-	pending  map[cert.NodeID]relayserver.Event // not reported yet
-	instance string                            // of the server, as of the last report
-	owed     string                            // the same, while it has not been told of everybody who is connected
+	pending  map[cert.NodeID]relayserver.Event // events to report
+	instance string                            // of the server, as of its last answer
+	owed     string                            // that instance, until all connected nodes have been reported to it; then ""
 }
 
-// Start joins the server when that was not done before, opens all listeners
-// and starts serving. While a token is there and the server is not, it tries
-// again until ctx ends; with an identity on disk it needs no server. An error
-// leaves nothing running.
+// Start opens all listeners, joins the server unless the relay has joined before, and starts
+// serving. If the relay has to join and the server does not answer, Start tries again until
+// ctx ends; a relay that has joined does not need the server to start. If Start returns an
+// error nothing is left running. The caller must Close the relay.
 func Start(ctx context.Context, o Options) (_ *Relay, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -138,7 +138,8 @@ func Start(ctx context.Context, o Options) (_ *Relay, err error) {
 	return r, nil
 }
 
-// open takes the data directory, and the ports before anything is written.
+// open opens the ports, then locks the data directory and reads it. Nothing is written before
+// the ports are open.
 func (r *Relay) open(ctx context.Context) (err error) {
 	o := &r.o
 	if o.Data == "" {
@@ -262,8 +263,8 @@ func (r *Relay) fail(what string, err error) {
 	}
 }
 
-// Failed delivers the error of a listener that ended by itself, or the word of
-// the server that this relay was removed; then its clients have been sent away.
+// Failed delivers one error if a listener ended by itself, or if the server said that it has
+// removed this relay. In the second case the clients have been told to go elsewhere.
 func (r *Relay) Failed() <-chan error { return r.failed }
 
 // Addr returns the address of the TLS listener.
@@ -275,7 +276,7 @@ func (r *Relay) Name() string { return r.id.Load().Name }
 // Network returns the network that the relay serves.
 func (r *Relay) Network() cert.NetworkID { return r.id.Load().Network }
 
-// URLs returns where nodes are told to find the relay.
+// URLs returns the addresses at which nodes are told to reach the relay.
 func (r *Relay) URLs() []string { return r.o.URLs }
 
 // Synced returns when the server last answered, the zero time for never.
@@ -289,12 +290,12 @@ func (r *Relay) Synced() time.Time {
 // Stats returns the relay's counters.
 func (r *Relay) Stats() relayserver.Stats { return r.relay.Stats() }
 
-// Close tells the clients, stops serving and waits for everything. It may be
-// called more than once.
+// Close tells the clients, stops serving and waits for all goroutines. It may be called more
+// than once.
 func (r *Relay) Close() (err error) {
 	r.once.Do(func() {
 		r.ready.Store(false)
-		r.tcp.Close() // before its clients come back by themselves
+		r.tcp.Close() // first, so that clients that are sent away cannot connect again
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
 		err = r.relay.Shutdown(ctx)

@@ -387,11 +387,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// A server that was restored from a backup learns from a relay, too, who was
-// deleted since: from one that it knows, and from one that joined later, which
-// then ends.
-// A server that has started anew knows who is not there once every relay has said
-// who is connected to it, also one to which nobody is.
+// A server that has started anew knows which nodes are offline once every relay has reported
+// which nodes are connected to it, even if there are none.
 func TestAllIsTold(t *testing.T) {
 	s := startServer(t)
 	start(t, options(t, s.token(ops.CreateKey{Relay: true})))
@@ -420,6 +417,8 @@ func TestAllIsTold(t *testing.T) {
 	})
 }
 
+// A server that was restored from a backup learns from a relay which devices were deleted
+// since: from a relay that it knows, and from one that joined later, which then ends.
 func TestRestoredServer(t *testing.T) {
 	for name, late := range map[string]bool{"known relay": false, "later relay": true} {
 		t.Run(name, func(t *testing.T) { testRestoredServer(t, late) })

@@ -21,7 +21,7 @@ import (
 // as a whole:
 //
 //	lock        held by the running relay
-//	relay.json  identity: key, certificate, and whom the relay believes
+//	relay.json  identity: key, certificate, and the CAs that the relay trusts
 //	crl.der     the last revocation list
 //	site.pem    the self-signed certificate of the public site
 const (
@@ -30,7 +30,7 @@ const (
 	identitySchema = "relay/1"
 )
 
-// identity is relay.json. It is immutable: a change makes another one.
+// identity is the content of relay.json. It is immutable: a change makes a new one.
 type identity struct {
 	Schema      string         `json:"schema"`
 	Key         string         `json:"key"` // PEM: secret
@@ -41,17 +41,17 @@ type identity struct {
 	Certificate []byte         `json:"certificate,omitempty"` // DER; absent until joined
 	ServerCAs   [][]byte       `json:"server_cas,omitempty"`  // DER
 	NetworkCAs  [][]byte       `json:"network_cas,omitempty"` // DER
-	ServerTime  time.Time      `json:"server_time"`           // floor of weft time
+	ServerTime  time.Time      `json:"server_time"`           // weft time never runs before this
 
 	key         *ecdsa.PrivateKey
-	leaf        *tls.Certificate // what is shown: self-signed until joined
+	leaf        *tls.Certificate // for TLS; self-signed until the relay has joined
 	roots       *cert.NetworkRoots
 	serverRoots *cert.ServerRoots
 }
 
 func (id *identity) joined() bool { return id != nil && len(id.Certificate) > 0 }
 
-// newIdentity makes a key for the network of a token.
+// newIdentity returns an identity with a new key for the network of a token.
 func newIdentity(tok cert.Token, urls []string) (*identity, error) {
 	key, err := cert.NewKey()
 	if err != nil {
@@ -65,7 +65,7 @@ func newIdentity(tok cert.Token, urls []string) (*identity, error) {
 	return id, id.complete()
 }
 
-// complete makes what follows from the fields, and checks them by that.
+// complete derives the fields that are not in the file from those that are, and checks all.
 func (id *identity) complete() (err error) {
 	if id.key, err = cert.ParseKey([]byte(id.Key)); err != nil {
 		return err
@@ -104,8 +104,8 @@ func (id *identity) complete() (err error) {
 	return id.serverRoots.VerifyServer(chain, cert.RoleRelay)
 }
 
-// trusting returns the identity with what the server said about whom to
-// believe.
+// trusting returns a copy of the identity with the CAs and addresses that the server sent, and
+// with certificate unless that is nil.
 func (id *identity) trusting(t api.RelayTrust, certificate []byte, serverTime time.Time) (*identity, error) {
 	if t.Network != id.Network.String() {
 		return nil, fmt.Errorf("the server's answer is for another network, %s", t.Network)
@@ -122,7 +122,8 @@ func (id *identity) trusting(t api.RelayTrust, certificate []byte, serverTime ti
 	return &next, nil
 }
 
-// merge keeps every address ever learned, the current ones first.
+// merge returns the valid addresses of both lists without duplicates, the current ones first,
+// at most 8. Old addresses stay as fallbacks.
 func merge(current, old []string) []string {
 	var out []string
 	seen := map[string]bool{}
@@ -135,7 +136,7 @@ func merge(current, old []string) []string {
 	return out
 }
 
-// loadIdentity returns nil without error when there is none yet.
+// loadIdentity returns nil without an error if there is no identity yet.
 func loadIdentity(dir string) (*identity, error) {
 	file := filepath.Join(dir, identityFile)
 	b, err := os.ReadFile(file)

@@ -15,19 +15,19 @@ import (
 	"weft/overlay/cert"
 )
 
-// Keeping in step with the server, in two goroutines: one asks what is new and
-// is answered when there is something, the other says who came and went.
+// Two goroutines talk to the server: syncLoop asks for news by long polling, which the server
+// answers when there are some, and reportLoop reports which nodes connected and left.
 const (
 	askTimeout   = 40 * time.Second
-	askSpacing   = 50 * time.Millisecond
+	askSpacing   = 50 * time.Millisecond // between the beginnings of two polls
 	retryMin     = 500 * time.Millisecond
-	retryMax     = 4 * time.Second // a revocation waits no longer than this for a server that is back
-	reportGather = 100 * time.Millisecond
-	renewPercent = 66
-	renewSpacing = time.Minute
+	retryMax     = 4 * time.Second        // bounds how late a revocation arrives after the server has come back
+	reportGather = 100 * time.Millisecond // events within this time go into one report
+	renewPercent = 66                     // of the certificate's life, after which it is renewed
+	renewSpacing = time.Minute            // between attempts to renew
 )
 
-// syncLoop asks what is new until ctx ends.
+// syncLoop asks the server for news until ctx ends.
 func (r *Relay) syncLoop(ctx context.Context) {
 	req := api.RelaySync{Protocol: api.Protocol, URLs: r.o.URLs, STUN: r.stun, Software: r.o.Software}
 	wait := retryMin
@@ -74,7 +74,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		}
 		if lost {
 			r.log.Info("the server answers again")
-			r.rouse() // reports may wait
+			r.rouse() // reportLoop may have stopped retrying
 		}
 		lost, wait = false, retryMin
 		r.setAway(false)
@@ -83,7 +83,7 @@ func (r *Relay) syncLoop(ctx context.Context) {
 		req.Instance, req.Ack = st.Instance, st.Seq
 		spacing := askSpacing
 		if quiet {
-			spacing = time.Second // a server that is about to stop answers at once
+			spacing = time.Second // a server that is stopping answers at once, without news
 		}
 		if took := time.Since(asked); took < spacing {
 			if !sleep(ctx, spacing-took) {
@@ -93,16 +93,16 @@ func (r *Relay) syncLoop(ctx context.Context) {
 	}
 }
 
-// isRemoved reports whether the server says that this relay is none of its
-// network.
+// isRemoved reports whether the server says that this relay does not belong to its network.
 func isRemoved(err error) bool {
 	var e *api.Error
 	return errors.As(err, &e) && e.Status == http.StatusUnauthorized && e.Code == api.CodeUnauthorized
 }
 
-// removed sends the clients elsewhere and ends the relay. The server may have
-// been restored from a backup that is older than this relay: then it may not
-// know who was deleted since, either.
+// removed tells the clients to go elsewhere and ends the relay. The server may not know the
+// relay because it was restored from a backup that is older than the relay. Then it does not
+// know which devices were deleted since either, so the relay sends it the revocation list
+// before it ends.
 func (r *Relay) removed(ctx context.Context, err error) {
 	grace, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
@@ -126,7 +126,7 @@ func (r *Relay) ask(ctx context.Context, req api.RelaySync) (*api.RelayState, er
 	return r.client.SyncRelay(ctx, req)
 }
 
-// take makes the server's answer so: revocations first.
+// take applies the server's answer, revocations before versions.
 func (r *Relay) take(st *api.RelayState) error {
 	if st.Trust != nil {
 		if err := r.trust(*st.Trust, nil); err != nil {
@@ -169,7 +169,7 @@ func (r *Relay) take(st *api.RelayState) error {
 	return nil
 }
 
-// trust keeps what the server says about whom to believe.
+// trust saves the CAs and addresses that the server sent, and certificate unless it is nil.
 func (r *Relay) trust(t api.RelayTrust, certificate []byte) error {
 	id, err := r.id.Load().trusting(t, certificate, r.clock.Now())
 	if err != nil {
@@ -182,8 +182,9 @@ func (r *Relay) trust(t api.RelayTrust, certificate []byte) error {
 	return nil
 }
 
-// takeCRL applies a newer revocation list: who is on it goes at once, the
-// others get the list, those first that knew who went.
+// takeCRL applies a revocation list if it is newer. It disconnects nodes whose certificates are
+// revoked and not only superseded, and sends the list to all other clients, first to those that
+// exchanged frames with a node on it.
 func (r *Relay) takeCRL(der []byte) error {
 	crl, err := r.id.Load().roots.VerifyCRL(der)
 	if err != nil {
@@ -217,9 +218,9 @@ func (r *Relay) takeCRL(der []byte) error {
 	return nil
 }
 
-// recall gives the server the revocation list held here, and logs why. One that
-// was restored from a backup does not know who was deleted since; another lets
-// it be.
+// recall sends the server the revocation list of this relay, and logs why. A server that was
+// restored from a backup learns from it which devices were deleted after the backup; any other
+// server ignores the list.
 func (r *Relay) recall(ctx context.Context, why string) {
 	held := r.crl.Load()
 	if held == nil {
@@ -231,7 +232,7 @@ func (r *Relay) recall(ctx context.Context, why string) {
 	r.log.Warn(why, "number", held.Number, "err", err)
 }
 
-// deny drops a node that the server does not know.
+// deny disconnects a node that the server does not know, and refuses it for goneFor.
 func (r *Relay) deny(id cert.NodeID) {
 	r.mu.Lock()
 	if len(r.gone) >= maxGone {
