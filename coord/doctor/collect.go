@@ -5,9 +5,8 @@ import (
 	"weft/coord/webhook"
 )
 
-// What a server says of itself, as facts.
-
-// OfRelays returns the relays that run alone, and the addresses of the server.
+// OfRelays splits a list of relays into those on machines of their own and the addresses of
+// the server, which are those of the built-in relay.
 func OfRelays(list []ops.RelayInfo) (relays []Relay, urls []string) {
 	for _, r := range list {
 		if r.Builtin {
@@ -23,8 +22,8 @@ func OfRelays(list []ops.RelayInfo) (relays []Relay, urls []string) {
 	return relays, urls
 }
 
-// OfWebhooks returns the webhooks that are enabled. Their errors are not fit for a
-// terminal yet.
+// OfWebhooks returns the enabled webhooks. Their errors may contain control characters; the
+// caller cleans them before it prints them.
 func OfWebhooks(list []ops.Webhook) (hooks []Webhook) {
 	for _, w := range list {
 		if !w.Enabled {
