@@ -177,7 +177,7 @@ func TestAudit(t *testing.T) {
 
 	// A head of another network is a mistake of who asks.
 	t.Setenv("WEFT_DATA", newData(t))
-	if code, out, errs := verb(t, "audit", "verify", "--head", kept); code != 2 || out != "" || !strings.Contains(errs, "that head is of network ") {
+	if code, out, errs := verb(t, "audit", "verify", "--head", kept); code != 2 || out != "" || !strings.Contains(errs, "that head belongs to network ") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

@@ -151,7 +151,7 @@ func TestActivity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.post("/activity/verify", "head", other.String()).want(t, 422, "That head is of network")
+	b.post("/activity/verify", "head", other.String()).want(t, 422, "That head belongs to network")
 	s.net.Change(func(db *sql.DB) {
 		if _, err := db.Exec(`UPDATE audit SET user_name = 'x' WHERE seq = 5`); err != nil {
 			t.Fatal(err)

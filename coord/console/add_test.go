@@ -252,7 +252,7 @@ func TestAddIsForThoseWhoMay(t *testing.T) {
 	}
 	audrey.post("/network/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 403)
 	audrey.post("/network/keys", "for", "laptop", "life", "1h").want(t, 403)
-	bob.post("/network/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 422, "Only owners and admins may give or take the tag device")
+	bob.post("/network/keys", "for", "linux", "tags", "device", "life", "1h").want(t, 422, "Only owners and admins may give or remove the tag device")
 	r := bob.request("POST", "/network/keys", form("for", "laptop", "life", "1h"))
 	r.Header.Set("Origin", "https://evil.example")
 	r.Header.Set("Sec-Fetch-Site", "cross-site")

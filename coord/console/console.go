@@ -327,7 +327,7 @@ var (
 	errBusy        = &pageError{http.StatusServiceUnavailable, "Busy", "The server has too much to do at the moment. Try again in a few seconds."}
 	errDiskFull    = &pageError{http.StatusServiceUnavailable, "The disk is full", "Nothing was changed. Make room on the file system of the server's data directory and try again; devices go on meanwhile."}
 	errStale       = &pageError{http.StatusForbidden, "Sign in again", "Nothing was changed."}
-	errWeak        = &pageError{http.StatusForbidden, "A second factor is needed", "This network wants a passkey or codes of whoever has your role. Set one up on your account page."}
+	errWeak        = &pageError{http.StatusForbidden, "A second factor is needed", "This network demands a passkey or codes of everybody with your role. Set one up on your account page."}
 	errSuspended   = &pageError{http.StatusForbidden, "This account is suspended", "An owner or an admin of this network has suspended it. Ask them to resume it, then sign in."}
 	errForbidden   = &pageError{http.StatusForbidden, "Not allowed", "This is for others in this network to see or to do. Nothing was changed."}
 	errNotFound    = &pageError{http.StatusNotFound, "Nothing here", "This page does not exist, or what it showed was deleted."}

@@ -451,7 +451,7 @@ func TestRenamedTooOften(t *testing.T) {
 		b.post(at+"/rename", "name", []string{"hall", "door"}[i%2]).want(t, 303)
 	}
 	before := s.net.State()
-	b.post(at+"/rename", "name", "hall").want(t, 422, "Door was renamed 20 times within a day, which is as often as it can be; try again after")
+	b.post(at+"/rename", "name", "hall").want(t, 422, "Door was renamed 20 times within a day, which is the maximum; try again after")
 	b.post(at+"/replace", "old", old.ID.String()).want(t, 422, "Door was renamed 20 times within a day")
 	if s.net.State() != before {
 		t.Error("what was refused changed something")

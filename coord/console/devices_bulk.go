@@ -140,7 +140,7 @@ func (c *Console) chosen(v *visit, f url.Values, back string) (ids []cert.NodeID
 			return nil, err
 		}
 		if total > len(words) {
-			return nil, ops.Invalid("at most %d devices are changed at once, and these are %d; narrow the list first", ops.MaxDeviceChange, total)
+			return nil, ops.Invalid("at most %d devices can be changed at once, and these are %d; narrow the list first", ops.MaxDeviceChange, total)
 		}
 	}
 	for _, w := range words {
@@ -153,7 +153,7 @@ func (c *Console) chosen(v *visit, f url.Values, back string) (ids []cert.NodeID
 		}
 	}
 	if len(ids) > ops.MaxDeviceChange {
-		return nil, ops.Invalid("at most %d devices are changed at once, and these are %d", ops.MaxDeviceChange, len(ids))
+		return nil, ops.Invalid("at most %d devices can be changed at once, and these are %d", ops.MaxDeviceChange, len(ids))
 	}
 	return ids, nil
 }

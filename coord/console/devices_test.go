@@ -25,7 +25,7 @@ func TestDevicesFiltered(t *testing.T) {
 		t.Error("a sensor is listed")
 	}
 	b.get("/devices?q=macos").want(t, 200, "1 of 7 devices", "anna-laptop")
-	b.get("/devices?q=colour:red").want(t, 200, `Nothing is filtered by &#34;colour:&#34;`, `value="colour:red"`, "Show all 7")
+	b.get("/devices?q=colour:red").want(t, 200, `There is no filter &#34;colour:&#34;`, `value="colour:red"`, "Show all 7")
 	b.get("/devices?state=online&q=sensor").want(t, 200, `value="sensor is:online"`, "1 of 7 devices")
 	b.get("/devices?sort=colour").want(t, 200, "7 devices")
 	b.get("/devices?n=3&from=2").want(t, 200, "3–5 of 7 devices")
@@ -104,7 +104,7 @@ func TestDevicesBulk(t *testing.T) {
 		"nothing chosen":  {[]string{"do", "add-tag", "tag", "x"}, "No device is chosen"},
 		"no tag":          {[]string{"do", "add-tag", "id", id("nas")}, "Say which tag"},
 		"no owner":        {[]string{"do", "owner", "id", id("nas")}, "Say who"},
-		"a broken filter": {[]string{"do", "delete", "all", "1", "back", "/devices?q=x%3Ay"}, "Nothing is filtered by"},
+		"a broken filter": {[]string{"do", "delete", "all", "1", "back", "/devices?q=x%3Ay"}, "There is no filter"},
 		"gone":            {[]string{"do", "delete", "id", gone}, "not there any more"},
 	} {
 		if a := b.post("/devices/list/change", c.form...); a.StatusCode != 422 || !strings.Contains(a.body, c.want) {

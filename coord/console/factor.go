@@ -69,7 +69,7 @@ func (c *Console) enableTOTP(v *visit) error {
 
 func (c *Console) disableTOTP(v *visit) error {
 	if _, err := ops.Do(v.ctx(), c.ops, v.actor, ops.DisableTOTP{}); errors.Is(err, ops.ErrInvalid) {
-		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Factor: "This network wants a passkey or codes of whoever has your role. Set codes up anew instead."})
+		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Factor: "This network demands a passkey or codes of everybody with your role. Set codes up anew instead."})
 	} else if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ func TestDemandedInTheConsole(t *testing.T) {
 	b.post("/network/keys", "kind", "device", "tags", "device", "life", "1h").want(t, 403, "A second factor is needed")
 	phone, _ := b.setUpCodes()
 	b.get("/devices").want(t, 200)
-	b.post("/account/codes/off").want(t, 422, "This network wants")
+	b.post("/account/codes/off").want(t, 422, "This network demands")
 	s.advance(time.Minute)
 	page := s.browser().post("/sign-in", "name", "admin", "password", password).want(t, 200)
 	other := s.browser()

@@ -57,7 +57,7 @@ func TestNetworkPage(t *testing.T) {
 		t.Error("everything is in order")
 	}
 	s.in(func(h *console.Health) { h.Facts.Backup = time.Time{} })
-	b.get("/network").want(t, 200, "Never", "every device has to be joined again")
+	b.get("/network").want(t, 200, "Never", "every device has to join again")
 
 	// A relay that runs alone.
 	far := s.net.AddRelay("far")

@@ -171,7 +171,7 @@ func (c *Console) removePasskey(v *visit) error {
 	}
 	_, err = ops.Do(v.ctx(), c.ops, v.actor, ops.RemovePasskey{ID: id})
 	if errors.Is(err, ops.ErrInvalid) {
-		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Passkey: "This network wants a passkey or codes of whoever has your role. Add another one first."})
+		return c.accountPage(v, http.StatusUnprocessableEntity, accountProblems{Passkey: "This network demands a passkey or codes of everybody with your role. Add another one first."})
 	}
 	if err != nil {
 		return err

@@ -212,9 +212,9 @@ func TestDemandedPasskey(t *testing.T) {
 	if page.StatusCode == 200 {
 		weak.post("/account/codes", "enrolment", page.hidden(t, "enrolment"), "code", "000000").want(t, 403)
 	}
-	s.browser().post("/sign-in", "name", "admin", "password", password).want(t, 422, "wants your passkey")
+	s.browser().post("/sign-in", "name", "admin", "password", password).want(t, 422, "demands your passkey")
 	u, _ := url.Parse(s.net.Link(""))
-	s.browser().post("/welcome", "link", u.Query().Get("link"), "password", password).want(t, 422, "wants your passkey")
+	s.browser().post("/welcome", "link", u.Query().Get("link"), "password", password).want(t, 422, "demands your passkey")
 	b := s.browser()
 	b.show(phone, "").want(t, 303)
 	b.get("/network/keys").want(t, 200)

@@ -75,9 +75,9 @@ func TestDevicePageAssigns(t *testing.T) {
 		t.Error("a member gives devices away")
 	}
 	match = page.match(t)
-	bob.post(at+"/assign", "tags", "camera", "match", match).want(t, 403, "Only owners and admins may give or take the tag sensor")
+	bob.post(at+"/assign", "tags", "camera", "match", match).want(t, 403, "Only owners and admins may give or remove the tag sensor")
 	bob.post(at+"/assign", "tags", "camera sensor", "owner", "admin", "match", match).want(t, 403, "As member you cannot give a device to somebody else.")
-	bob.post("/network/keys", "kind", "device", "tags", "sensor", "life", "1h").want(t, 422, "Only owners and admins may give or take the tag sensor")
+	bob.post("/network/keys", "kind", "device", "tags", "sensor", "life", "1h").want(t, 422, "Only owners and admins may give or remove the tag sensor")
 	s.setPolicy(`{"rules":[],"tagOwners":{"tag:sensor":["user:bob"]}}`)
 	bob.post(at+"/assign", "tags", "camera", "match", match).want(t, 303)
 	bob.post("/network/keys", "kind", "device", "tags", "sensor", "life", "1h").want(t, 303)

@@ -26,7 +26,7 @@ func TestSignInSettings(t *testing.T) {
 	}
 	old := match()
 	b.post("/settings/sign-in", "match", "x", "demanded", "on").want(t, 422, "Somebody else changed this meanwhile")
-	b.post("/settings/sign-in/passkeys", "match", old, "domain", "a b<").want(t, 422, "want a name in DNS", "a b&lt;")
+	b.post("/settings/sign-in/passkeys", "match", old, "domain", "a b<").want(t, 422, "want a DNS name", "a b&lt;")
 	b.post("/settings/sign-in/passkeys", "match", old, "domain", "example.org").want(t, 303)
 	b.post("/settings/sign-in", "match", old, "demanded", "on").want(t, 422, "Somebody else")
 	b.get("/settings/sign-in").want(t, 200, "<code>example.org</code>")

@@ -29,7 +29,7 @@ type signInView struct {
 }
 
 // needsPasskeyText is for who has a passkey and did not show it where that is demanded.
-const needsPasskeyText = "This network wants your passkey: sign in with it. If it is lost, whoever has the server helps: weft-server users reset-second-factor NAME."
+const needsPasskeyText = "This network demands your passkey: sign in with it. If you have lost it, ask a person with access to the server: weft-server users reset-second-factor NAME."
 
 // signInForm is the page of signing in.
 func (c *Console) signInForm(v *visit, status int, view signInView) error {

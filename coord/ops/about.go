@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// Kind is what an error is about: a kind of things that have names.
+// Kind is a kind of things that have names, and that an error can be about.
 type Kind string
 
-// The kinds. Where a text names one, it is this word.
+// The kinds. The values are the words that messages use.
 const (
 	KindDevice   Kind = "device"
 	KindProvider Kind = "provider"
@@ -26,13 +26,14 @@ const (
 	KindWho      Kind = "person or device"
 )
 
-// KindOf returns what an error of this package is about, "" if it does not say that.
+// KindOf returns the kind of the thing that an error of this package is about, "" if unknown.
 func KindOf(err error) Kind {
 	e, _ := errors.AsType[aboutError](err)
 	return e.kind
 }
 
-// About wraps an error with the thing that it is about, as that was named.
+// About wraps an error with the kind and the name of the thing that it is about. name is what
+// the caller typed.
 func About(kind Kind, name string, err error) error {
 	return aboutError{kind, fmt.Sprintf("%s %q", kind, printable(name, 80)), err}
 }

@@ -12,14 +12,13 @@ import (
 // Role is what a person or a service may do in a network.
 type Role string
 
-// The roles, from the owner, who may do everything, to the member, who may do only
-// what concerns his own devices.
+// The roles. What each may do is in matrix.go.
 const (
-	RoleOwner    Role = "owner"
-	RoleAdmin    Role = "admin"    // everything but what makes users owners
+	RoleOwner    Role = "owner"    // everything
+	RoleAdmin    Role = "admin"    // everything but changes to owners and what only owners may do, such as backups
 	RoleOperator Role = "operator" // devices and keys of everybody
 	RoleAuditor  Role = "auditor"  // reads everything, changes nothing
-	RoleMember   Role = "member"   // its own devices and keys
+	RoleMember   Role = "member"   // the member's own devices and keys
 )
 
 // Via says how a request for an operation reached the server.
@@ -29,9 +28,9 @@ type Via string
 const (
 	ViaConsole Via = "console"
 	ViaAPI     Via = "api"
-	ViaCLI     Via = "cli"    // whoever has the data directory
-	ViaNode    Via = "node"   // a device, or a relay, for itself
-	ViaSystem  Via = "system" // the server by itself
+	ViaCLI     Via = "cli"    // by a program that can read the data directory
+	ViaNode    Via = "node"   // a device or a relay, about itself
+	ViaSystem  Via = "system" // the server itself
 )
 
 // Actor is who asks for an operation. The zero value may do nothing. If UserID is set,
@@ -40,8 +39,8 @@ const (
 // in between no longer counts.
 type Actor struct {
 	UserID string // "" for none
-	User   string // its name, or that of the device
-	Token  string // id of the token that it came with, "" for none
+	User   string // name of the user, or of the device
+	Token  string // id of the API token that the request came with, "" for none
 	Role   Role
 	// Tags, if any, limit the role to devices and keys that carry one of them.
 	Tags []string
@@ -51,22 +50,23 @@ type Actor struct {
 	From netip.Addr
 	// SignedIn is when the person in the console last signed in; zero for others.
 	SignedIn time.Time
-	// Weak says that it proved less than the network demands of its role: it may only
-	// see to that.
+	// Weak says that the actor has not proved as much as the network demands of the role, such
+	// as a second factor. Until then only operations that change this are allowed.
 	Weak bool
 }
 
-// May reports whether an actor may do an operation, by its name in Operations, to what
-// belongs to the whole network: so that pages offer nothing that would be refused.
+// May reports whether an actor may do an operation (its name in Operations) on what belongs
+// to the whole network. Pages use it to offer nothing that would be refused.
 func (a Actor) May(operation string) bool {
 	return operationNamed(operation).authorize(a, target{}) == nil
 }
 
-// MaySome is May for something at all, which may be the actor's own only.
+// MaySome reports whether there may be anything, such as the actor's own devices, on which the
+// actor may do an operation.
 func (a Actor) MaySome(operation string) bool { return operationNamed(operation).asks(a) == nil }
 
-// operationNamed panics if there is none of that name: a page's mistake, and tests draw them
-// all.
+// operationNamed panics if no operation has that name. That would be a bug of a page, and the
+// tests draw all pages.
 func operationNamed(name string) *Operation {
 	for _, o := range Operations {
 		if o.Name == name {
@@ -81,11 +81,11 @@ func actorOf(u store.User, via Via, from netip.Addr) Actor {
 	return Actor{UserID: u.ID, User: u.Name, Role: Role(u.Role), Tags: u.Tags, Via: via, From: from}
 }
 
-// Root is the actor for anybody who can read the data directory. It may do what an
-// owner may.
+// Root is the actor for programs that can read the data directory. It may do what an owner
+// may.
 func Root() Actor { return Actor{User: "root", Role: RoleOwner, Via: ViaCLI} }
 
-// System is the server itself.
+// System is the actor for what the server does by itself.
 func System() Actor { return Actor{User: "server", Via: ViaSystem} }
 
 // nodeActor is the actor for a device or a relay that acts on itself.
@@ -94,15 +94,16 @@ func nodeActor(ctx context.Context, id string) Actor {
 	return Actor{User: id, Via: ViaNode, From: from}
 }
 
-// fromKey is the address that a request of the node API came from, in its context.
+// fromKey is the context key of the address from which a request to the node API came.
 type fromKey struct{}
 
-// covers reports whether an actor's tags include something that carries tags.
+// covers reports whether an actor's limit by tags, if any, includes a thing with these tags.
 func (a Actor) covers(tags []string) bool {
 	return len(a.Tags) == 0 || slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(a.Tags, t) })
 }
 
-// includes reports whether an actor has everything that a role, narrowed to tags, has.
+// includes reports whether an actor may do everything that somebody with the role, limited to
+// tags, may do.
 func (a Actor) includes(role Role, tags []string) bool {
 	for _, o := range Operations {
 		if o.may[role] > o.may[a.Role] {
@@ -112,8 +113,9 @@ func (a Actor) includes(role Role, tags []string) bool {
 	return len(a.Tags) == 0 || len(tags) > 0 && a.holds(tags)
 }
 
-// holds reports whether an actor may give all of tags to something: who is narrowed to
-// some tags gives no others, by which more could be reached.
+// holds reports whether an actor's limit by tags allows the actor to give a thing all of tags.
+// An actor who is limited to some tags may not give others, because the thing could then reach
+// more.
 func (a Actor) holds(tags []string) bool {
 	return len(a.Tags) == 0 || !slices.ContainsFunc(tags, func(t string) bool { return !slices.Contains(a.Tags, t) })
 }

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// SetConsoleURL tells the service where the console is, for sign-in links.
+// SetConsoleURL sets the address of the console, which begins sign-in links.
 func (s *Service) SetConsoleURL(base string) { s.consoleURL.Store(&base) }
 
-// consoleBase returns where the console is, as far as is known.
+// consoleBase returns the address of the console, "" if none is known.
 func (s *Service) consoleBase() string {
 	if u := s.consoleURL.Load(); u != nil {
 		return *u
@@ -20,7 +20,8 @@ func (s *Service) consoleBase() string {
 	return ""
 }
 
-// PublicURL is the first address of the server by which other machines reach it, "" for none.
+// PublicURL returns the first address of the server at which other machines can reach it, ""
+// if there is none.
 func (s *Service) PublicURL() string {
 	for _, raw := range s.index.info().URLs {
 		if u, err := url.Parse(raw); err == nil && !OnlyHere(u.Hostname()) {
@@ -30,7 +31,8 @@ func (s *Service) PublicURL() string {
 	return ""
 }
 
-// OnlyHere reports whether a host is this machine and nothing else.
+// OnlyHere reports whether a host name or address leads to this machine only, such as
+// localhost.
 func OnlyHere(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())

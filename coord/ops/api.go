@@ -25,10 +25,10 @@ import (
 type access int
 
 const (
-	anyKey      access = iota // whoever proves possession of a key: to join, or to ask to
-	anyTimeNode               // a node that exists, also with an expired certificate
-	anyRelay                  // a relay that runs alone and was not removed
-	anyMember                 // who was ever a node or a relay of this network, known here or not
+	anyKey      access = iota // the holder of any key, to join or to ask to join
+	anyTimeNode               // a node that exists, even if its certificate has expired
+	anyRelay                  // a relay on a machine of its own that was not removed
+	anyMember                 // the holder of any certificate of this network, even of a node or relay that is not in the database
 )
 
 // route is one entry of the node API.
@@ -36,17 +36,16 @@ type route struct {
 	method, path string
 	access       access
 	handle       func(*Service, context.Context, *caller, *http.Request) (any, error)
-	forAll       bool // whatever version they speak
+	forAll       bool // also callers that speak another version of the protocol
 }
 
-// ofRelays reports whether relays that run alone call the route.
+// ofRelays reports whether the route is for relays and not for nodes.
 func (rt route) ofRelays() bool { return strings.HasPrefix(rt.path, "/v1/relay/") }
 
-// routes is the whole node API: what is not here is 404. Every route but join, ask
-// and the recall of a revocation list wants a node that exists; whether its
-// certificate has expired by the server's clock does not matter, since the
-// database decides, and a clock that jumped must not cut everybody off (deleted
-// nodes do not exist).
+// routes is the whole node API: other paths are answered with 404. Except for join, ask and
+// the recall of a revocation list, the caller must be a node or a relay that is in the
+// database. Whether its certificate has expired does not matter, so that a server whose clock
+// jumped does not lock everybody out.
 var routes = []route{
 	{"POST", "/v1/join", anyKey, (*Service).handleJoin, false},
 	{"POST", "/v1/ask", anyKey, (*Service).handleAsk, false},
@@ -75,28 +74,28 @@ func (rt route) maxBody() int64 {
 	return api.MaxBody
 }
 
-// caller is who holds the key of the connection.
+// caller is the holder of the key of the TLS client certificate.
 type caller struct {
 	id   cert.NodeID
 	key  *ecdsa.PublicKey
 	spki []byte
 
-	serial *big.Int // of the certificate that it showed
+	serial *big.Int // of that certificate
 }
 
 // raw is an answer that is not JSON.
 type raw struct {
 	contentType string
-	tag         string // what it is called
-	known       bool   // by the caller: no need to send it
+	tag         string // ETag
+	known       bool   // the caller has it already: answer 304
 	body        []byte
 }
 
 // statusOnly is an answer without a body.
 type statusOnly int
 
-// API returns the handler of the node API. It expects a TLS connection whose
-// client showed a certificate (package link sees to that).
+// API returns the handler of the node API. Requests must come over TLS connections whose
+// clients have shown a certificate; package link ensures that.
 func (s *Service) API() http.Handler {
 	mux := http.NewServeMux()
 	for _, rt := range routes {
@@ -116,8 +115,8 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		if rt.access == anyRelay {
-			// A relay's request may wait for its answer longer than the request
-			// of an unauthenticated client.
+			// A relay's long poll waits for its answer longer than the read deadline for
+			// unauthenticated clients allows.
 			http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody())
@@ -131,7 +130,7 @@ func (s *Service) serveRoute(rt route, w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, res, err)
 }
 
-// identify finds out who calls, and whether that may call the route.
+// identify returns the caller, or an error if the caller may not call the route.
 func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 	refused := fail(http.StatusUnauthorized, api.CodeUnauthorized, "this key belongs to no device of this network", "join with a token: weft up TOKEN")
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
@@ -147,7 +146,8 @@ func (s *Service) identify(a access, r *http.Request) (*caller, error) {
 	case anyKey:
 		return c, nil
 	case anyRelay:
-		// The key identifies the relay. Its certificate serves the nodes that connect to it.
+		// The key identifies the relay. The relay's certificate is for the nodes that connect
+		// to the relay, so it is not checked here.
 		if _, ok := s.index.relay(cert.RelayID(c.spki)); !ok {
 			return nil, noRelayHere()
 		}
@@ -183,8 +183,8 @@ func (s *Service) knows(c *caller) bool {
 	return node || relay
 }
 
-// certified reports whether a chain is one that this network's CAs gave to a
-// node or a relay at any time.
+// certified reports whether this network's CAs have ever signed the chain for a node or a
+// relay.
 func (s *Service) certified(chain []*x509.Certificate) bool {
 	if _, err := s.auth.Roots.VerifyNodeAnyTime(chain[0].Raw); err == nil {
 		return true
@@ -221,8 +221,8 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, res any, err er
 	}
 }
 
-// sayLength announces the length of a long answer, so that a client which cannot use an
-// answer of that length need not read it to find out.
+// sayLength sets Content-Length for a long answer, so that a client that refuses answers of
+// that length need not read it.
 func sayLength(w http.ResponseWriter, body []byte) {
 	if len(body) > 64<<10 {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -240,8 +240,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Write(b)
 }
 
-// apiError turns any error into the answer for the caller. An error that is not meant for
-// callers is logged here and nowhere else.
+// apiError returns the answer for any error. Errors that are not meant for callers are logged
+// here and nowhere else.
 func (s *Service) apiError(r *http.Request, err error) *api.Error {
 	var e *api.Error
 	var tooLarge *http.MaxBytesError
@@ -256,7 +256,7 @@ func (s *Service) apiError(r *http.Request, err error) *api.Error {
 		s.log.Error("no address left", "pool", s.ipv4)
 		return fail(http.StatusServiceUnavailable, api.CodeFull, "no free address left in "+s.ipv4.String(), "delete devices that are gone, or wait an hour for freed addresses")
 	case errors.Is(err, store.ErrDiskFull): // the store has logged it
-		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server's disk is full: nothing can be changed there, and nobody can join", "tell its owner, then try again")
+		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server's disk is full: it can save no changes, and no device can join", "tell the server's owner, then try again")
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fail(http.StatusServiceUnavailable, api.CodeUnavailable, "the server is stopping or overloaded", "try again")
 	}

@@ -13,53 +13,54 @@ import (
 	"weft/overlay/cert"
 )
 
-// Devices that ask to be let in are held in memory only: anybody can ask, and nothing
-// that a stranger does should reach the disk. A restart of the server loses them; the
-// devices notice and ask anew (api.AskUnknown). What was approved is a device, in the
-// database.
+// Requests of devices that ask to join are kept in memory only: anybody can send one, and
+// strangers should not be able to fill the disk. When the server restarts the requests are
+// lost; the devices notice (api.AskUnknown) and ask again. An approved request becomes a
+// device in the database.
 //
-// A request never gives way to a newer one of the same source, and only to one of
-// another source while the first source has several. So whoever floods the table drives
-// out only their own.
+// If the table is full, a new request may replace one that has been decided, or else a waiting
+// one from a source that has more requests than the new one's source. So somebody who floods
+// the table displaces only their own requests.
 const (
 	maxAsks       = 1000
-	maxAsksOf     = 16 // waiting, of one source: an address, or a /64
-	codeLength    = 10 // with 28 symbols: 48 bits
-	denyingFor    = 10 * time.Second
-	maxAskedNames = 10_000 // of the limiters
+	maxAsksOf     = 16               // waiting requests from one source: an IPv4 address, or an IPv6 /64
+	codeLength    = 10               // of 28 symbols: 48 bits
+	denyingFor    = 10 * time.Second // see asks.deny
+	maxAskedNames = 10_000           // that each limiter remembers
 )
 
-// codeSymbols are what codes are made of: no vowels, so that no words appear, and none
-// that look alike.
+// codeSymbols are the symbols of codes. There are no vowels, so that no words appear, and no
+// symbols that look alike.
 const codeSymbols = "BCDFGHJKLMNPQRSTVWXZ23456789"
 
 var (
-	// askLimit bounds how often one source asks, tryLimit how many wrong codes one account
-	// may try, and tryLimitFrom those of one source, where several people may be.
+	// askLimit bounds the requests from one source, tryLimit the wrong codes that one account
+	// may try, and tryLimitFrom the wrong codes from one source, which several people may
+	// share.
 	askLimit     = ratelimit.Limit{Burst: 30, Per: time.Minute}
 	tryLimit     = ratelimit.Limit{Burst: 5, Per: api.AskLife}
 	tryLimitFrom = ratelimit.Limit{Burst: 30, Per: api.AskLife}
 )
 
-// ask is one device that waits, or about which somebody has decided a moment ago.
+// ask is the request of one device, which waits or was decided a moment ago.
 type ask struct {
 	newcomer
-	signIn  bool   // it has joined, and is to be signed in again
-	id      string // for lists: it is not the code
+	signIn  bool   // the device has joined, and asks its owner to sign it in again
+	id      string // names the request in lists, which do not contain the code
 	from    netip.Addr
 	at      time.Time
-	code    [32]byte // hash
-	state   string   // api.AskWaiting, AskApproved or AskDenied
-	by      string   // who decided
-	denying time.Time
+	code    [32]byte  // hash of the code
+	state   string    // api.AskWaiting, AskApproved or AskDenied
+	by      string    // who decided
+	denying time.Time // until then the request is being denied: see asks.deny
 }
 
 func (a *ask) expires() time.Time { return a.at.Add(api.AskLife) }
 
-// source is what a request counts for.
+// source is the network to which the limits by source apply.
 func (a *ask) source() netip.Addr { return SourceOf(a.from) }
 
-// asks is the table. Its methods take the time, and may be called from many goroutines.
+// asks is the table of requests. Its methods may be called from many goroutines.
 type asks struct {
 	asking, tries *ratelimit.Limiter
 
@@ -84,15 +85,15 @@ func newCode() string {
 			b.WriteByte('-')
 		}
 		rand.Read(random[:])
-		if n := int(random[0]); n < 256/len(codeSymbols)*len(codeSymbols) { // each is as likely
+		if n := int(random[0]); n < 256/len(codeSymbols)*len(codeSymbols) { // so that all symbols are equally likely
 			b.WriteByte(codeSymbols[n%len(codeSymbols)])
 		}
 	}
 	return b.String()
 }
 
-// hashAsk returns the hash of a code as somebody typed it: in small letters, with other
-// separators or none. ok says whether it can be a code at all.
+// hashAsk returns the hash of a code as a person typed it, perhaps in lower case, and with
+// other separators or none. ok is false if no code looks like this.
 func hashAsk(typed string) (hash [32]byte, ok bool) {
 	if len(typed) > 4*codeLength {
 		return hash, false
@@ -109,7 +110,7 @@ func hashAsk(typed string) (hash [32]byte, ok bool) {
 	return sha256.Sum256([]byte(bare)), true
 }
 
-// add enters a, in place of an earlier request of the same device, and returns its code;
+// add adds a request, in place of an earlier one of the same device, and returns its code, or
 // "" if there is no room.
 func (t *asks) add(a ask, now time.Time) (code string) {
 	t.mu.Lock()
@@ -128,7 +129,7 @@ func (t *asks) add(a ask, now time.Time) (code string) {
 	return code
 }
 
-// node is the device.
+// node is the id of the device.
 func (a *ask) node() cert.NodeID { return a.caller.id }
 
 func (t *asks) expireLocked(now time.Time) {
@@ -144,7 +145,7 @@ func (t *asks) dropLocked(a *ask) {
 	delete(t.byCode, a.code)
 }
 
-// roomLocked makes room for one request of a source, if there is some.
+// roomLocked makes room for one more request from a source. It returns false if there is none.
 func (t *asks) roomLocked(source netip.Addr) bool {
 	waiting := map[netip.Addr]int{}
 	var decided *ask
@@ -155,8 +156,8 @@ func (t *asks) roomLocked(source netip.Addr) bool {
 			decided = a
 		}
 	}
-	// Behind a proxy that is not trusted to name its clients, all of them come from
-	// loopback.
+	// Loopback has no such limit: behind a reverse proxy that is not in --trusted-proxy all
+	// requests come from there.
 	if waiting[source] >= maxAsksOf && !source.IsLoopback() {
 		return false
 	}
@@ -167,8 +168,8 @@ func (t *asks) roomLocked(source netip.Addr) bool {
 		t.dropLocked(decided)
 		return true
 	}
-	// The newest one of the source that has most, if that would still have more than
-	// the newcomer's.
+	// Drop the newest request of the source that has the most, unless the new request's source
+	// would then have more.
 	var worst *ask
 	for _, a := range t.byNode {
 		n, m := waiting[a.source()], 0
@@ -186,7 +187,7 @@ func (t *asks) roomLocked(source netip.Addr) bool {
 	return true
 }
 
-// of returns how a device's request stands, the zero value for unknown.
+// of returns the request of a device, the zero value if there is none.
 func (t *asks) of(id cert.NodeID, now time.Time) ask {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -220,8 +221,8 @@ func (t *asks) all(now time.Time) []ask {
 	return list
 }
 
-// end drops the request of a device that no longer waits. What was decided stays, for
-// whoever decides about it too.
+// end drops the request of a device that no longer waits. A request that was decided stays, so
+// that a second person who decides is told what was decided.
 func (t *asks) end(id cert.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -230,7 +231,7 @@ func (t *asks) end(id cert.NodeID) {
 	}
 }
 
-// decide notes what was decided about the request with this code, if it is still there.
+// decide sets the decision about the request with this code, if it is still there.
 func (t *asks) decide(hash [32]byte, state, by string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -239,8 +240,8 @@ func (t *asks) decide(hash [32]byte, state, by string) {
 	}
 }
 
-// deny claims a request for a denial that is about to be written: in the same batch of
-// writes nobody can approve it. If the write fails, the claim ends by itself.
+// deny marks a request as being denied until the denial is written, so that nobody can approve
+// it in the same batch of writes. If the write fails, the mark ends after denyingFor.
 func (t *asks) deny(hash [32]byte, by string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -17,30 +17,30 @@ import (
 // How long records of the audit stay, and which devices report introductions.
 
 const (
-	// minAuditKeep is the least age of a record that may be removed, whoever asks: what
-	// was done today can still be read tomorrow.
+	// minAuditKeep is the age from which on a record may be removed, even by the owner, so that
+	// what was done today can still be read tomorrow.
 	minAuditKeep = 24 * time.Hour
 	maxAuditKeep = 100 * 366 * 24 * time.Hour
-	// trimBatch is how many records, and about how many introductions, go in one
-	// transaction: others wait for it.
+	// trimBatch is how many records, and about how many introductions, one transaction
+	// removes. It is bounded because other writes wait for that transaction.
 	trimBatch = 5000
-	// maxIntroductions bounds the claims of all devices that are stored, each of about
-	// 200 bytes. Once a day the earliest beyond it are removed.
+	// maxIntroductions bounds how many introductions of all devices are stored, of about 200
+	// bytes each. Once a day the earliest ones beyond that number are removed.
 	maxIntroductions = 1_000_000
-	// maxReporting bounds the tags whose devices report introductions.
+	// maxReporting bounds the number of tags whose devices report introductions.
 	maxReporting = 64
 )
 
-// AuditSettings are what the owner decided about the audit.
+// AuditSettings are the owner's settings for the audit.
 type AuditSettings struct {
-	KeepSeconds int64 `json:"keep_seconds"` // for how long records and introductions stay, 0 for ever
-	// Introductions are the tags whose devices report who introduced themselves to them.
+	KeepSeconds int64 `json:"keep_seconds"` // how long records and introductions stay, 0 for ever
+	// Introductions are the tags whose devices report their introductions.
 	Introductions []string `json:"introductions"`
-	// Revision is what EditAudit.Match takes; it is not stored.
+	// Revision is for EditAudit.Match. It is not stored.
 	Revision string `json:"revision,omitempty"`
 }
 
-// revised has its revision, which changes whenever the owner changes something.
+// revised returns the settings with Revision set: a hash, so it changes with every change.
 func (a AuditSettings) revised() AuditSettings {
 	a.Revision = revisionOfParts(strconv.FormatInt(a.KeepSeconds, 10), store.JoinTags(a.Introductions))
 	return a
@@ -60,7 +60,7 @@ func readAuditSettings(r *store.Reader, id cert.NetworkID) (*AuditSettings, erro
 	return &a, nil
 }
 
-// AuditSettings returns what is set about the audit.
+// AuditSettings returns the settings of the audit.
 func (s *Service) AuditSettings(a Actor) (AuditSettings, error) {
 	if err := opAuditRead.readsAll(a); err != nil {
 		return AuditSettings{}, err
@@ -70,7 +70,7 @@ func (s *Service) AuditSettings(a Actor) (AuditSettings, error) {
 	return set.revised(), nil
 }
 
-// reportsIntroductions says whether a device with these tags reports them.
+// reportsIntroductions reports whether devices with these tags report introductions.
 func (s *Service) reportsIntroductions(tags []string) bool {
 	set := s.auditing.Load().Introductions
 	return slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(set, t) })
@@ -78,7 +78,7 @@ func (s *Service) reportsIntroductions(tags []string) bool {
 
 // EditAudit changes the settings of the audit. Fields that are not set change nothing.
 type EditAudit struct {
-	Match []string `json:"-"` // the revisions that it may change (AuditSettings.Revision); nil for any
+	Match []string `json:"-"` // AuditSettings.Revision must be one of these; nil for any
 	// KeepSeconds is how long records stay: 0 for ever, else a day to a hundred years.
 	KeepSeconds *int64 `json:"keep_seconds,omitempty"`
 	// Report are tags whose devices begin to report introductions, NoReport are tags
@@ -135,7 +135,7 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 	var n uint64
 	if same {
 		n, err = tx.Bump(tx.s.network)
-	} else if n, err = tx.BumpConfig(tx.s.network); err == nil { // devices are told
+	} else if n, err = tx.BumpConfig(tx.s.network); err == nil { // devices find it in their config
 		tx.changed(n, store.ConfigChanged, "")
 	}
 	if err != nil {
@@ -148,26 +148,25 @@ func (c EditAudit) run(tx *Tx) (next AuditSettings, err error) {
 
 // AuditTrimmed says how much was removed from the audit.
 type AuditTrimmed struct {
-	First         uint64 `json:"first"` // numbers of the first and last record that went; both 0 for none
+	First         uint64 `json:"first"` // numbers of the first and last record that were removed; both 0 for none
 	Last          uint64 `json:"last"`
-	Introductions int64  `json:"introductions"` // how many went of what devices claim
+	Introductions int64  `json:"introductions"` // how many introductions were removed
 }
 
-// TrimAudit removes the records and the introductions from before a time, and signs a
-// checkpoint, so that the remaining records are still a chain. It refuses to remove a
-// record that was changed since it was written. One command removes one batch, so that
-// others need not wait for long: repeat it until nothing more is removed
-// (Service.TrimAudit does).
+// TrimAudit removes the records and the introductions from before a time. It signs a
+// checkpoint, from which the remaining records can still be verified. It refuses to remove
+// a record that was changed since it was written. One command removes one batch, so that other
+// writes do not wait long; Service.TrimAudit repeats it until nothing more is removed.
 type TrimAudit struct {
 	Before time.Time `json:"before"` // at least a day ago
-	// introductions are removed alone, because there are too many.
+	// introductions says to remove only introductions, because there are too many.
 	introductions bool
-	more          bool // this goes on with a trim that is recorded already
+	more          bool // another batch of a trim that has a record already
 }
 
 func (TrimAudit) operation() *Operation { return opAuditTrim }
 
-// trimmedAudit is a trim in the audit.
+// trimmedAudit is the value of a trim's record.
 type trimmedAudit struct {
 	Before time.Time `json:"before"`
 	AuditTrimmed
@@ -179,7 +178,7 @@ func (c TrimAudit) run(tx *Tx) (gone AuditTrimmed, err error) {
 		return gone, err
 	}
 	if tx.now.Sub(c.Before) < minAuditKeep && !c.introductions {
-		return gone, Invalid("records of the last 24 hours stay: remove those of before %s at the latest", tx.now.Add(-minAuditKeep).UTC().Format("2006-01-02 15:04 MST"))
+		return gone, Invalid("records of the last 24 hours cannot be removed: give %s or an earlier time", tx.now.Add(-minAuditKeep).UTC().Format("2006-01-02 15:04 MST"))
 	}
 	cut := audit.Checkpoint{}
 	if !c.introductions {
@@ -199,14 +198,14 @@ func (c TrimAudit) run(tx *Tx) (gone AuditTrimmed, err error) {
 	if gone.Introductions, err = tx.TrimIntroductions(network, c.Before, trimBatch); err != nil {
 		return gone, err
 	}
-	// The wish to remove records is recorded even if there were none.
+	// If somebody asked for the trim it is recorded even if there was nothing to remove.
 	if gone != (AuditTrimmed{}) || tx.actor.Via != ViaSystem && !c.more {
 		tx.did(target{kind: "audit"}, nil, trimmedAudit{c.Before.UTC().Truncate(time.Second), gone})
 	}
 	return gone, nil
 }
 
-// trim removes the records up to a checkpoint, which it signs.
+// trim signs a checkpoint and removes the records up to it.
 func (tx *Tx) trim(cut audit.Checkpoint) (gone AuditTrimmed, err error) {
 	before, err := tx.AuditCheckpoint(cut.Network)
 	if err != nil && !isNotFound(err) {
@@ -218,8 +217,8 @@ func (tx *Tx) trim(cut audit.Checkpoint) (gone AuditTrimmed, err error) {
 	return AuditTrimmed{First: before.Seq + 1, Last: cut.Seq}, tx.Tx.TrimAudit(cut)
 }
 
-// TrimAudit removes all records from before a time, in batches. If it fails in between,
-// the batches before stay removed and are counted in the result.
+// TrimAudit removes all records and introductions from before a time, in batches. If a batch
+// fails, the earlier batches stay removed and are counted in the result.
 func (s *Service) TrimAudit(ctx context.Context, a Actor, c TrimAudit) (all AuditTrimmed, err error) {
 	for {
 		gone, err := Do(ctx, s, a, c)
@@ -239,18 +238,21 @@ func (s *Service) TrimAudit(ctx context.Context, a Actor, c TrimAudit) (all Audi
 
 const (
 	keepEvery = 24 * time.Hour
-	// A clock that jumps ahead makes all records old. So nothing is removed for a while
-	// after the start and after each jump: by then the clock is likely to be right again.
+	// A clock that jumps ahead makes all records look old. So nothing is removed within
+	// keepSteady of the start and of each jump of the clock by more than keepJump: by then the
+	// clock is likely to have been set right.
 	keepSteady = time.Hour
 	keepJump   = 10 * time.Minute
 )
 
-// keeping says when old records are removed. It belongs to the goroutine of upkeep.
+// keeping decides when old records are removed. Only the goroutine of upkeep uses it.
 type keeping struct {
-	last, steady, next time.Time // when upkeep last ran; since when the clock has not jumped
+	last   time.Time // when due was last called
+	steady time.Time // since when the clock has not jumped
+	next   time.Time // when records are removed next
 }
 
-// due says whether records are to be removed at now. It is asked every minute.
+// due reports whether records have to be removed now. It is called every minute.
 func (k *keeping) due(now time.Time) bool {
 	if k.last.IsZero() || now.Sub(k.last).Abs() > keepJump {
 		k.steady = now
@@ -263,8 +265,8 @@ func (k *keeping) due(now time.Time) bool {
 	return true
 }
 
-// keepAudit removes, once a day, the records that are older than the owner wants, and
-// the earliest introductions if there are too many.
+// keepAudit removes, once a day, the records that are older than KeepSeconds, and the earliest
+// introductions if there are too many.
 func (s *Service) keepAudit(ctx context.Context) error {
 	now := s.now()
 	if !s.keeping.due(now) {

@@ -18,14 +18,14 @@ const maxAuditPage = 1000
 // AuditReport is the result of checking the audit.
 type AuditReport struct {
 	audit.Report
-	Removed *time.Time   `json:"removed_at"` // when earlier records were removed the last time, as was signed for; nil for never
-	Fault   *audit.Fault `json:"fault"`      // what is wrong first, nil for nothing
+	Removed *time.Time   `json:"removed_at"` // when records were last removed, by the signed checkpoint; nil for never
+	Fault   *audit.Fault `json:"fault"`      // the first fault, nil for none
 }
 
-// Audit returns the records that w selects (but see AuditPage for w.Refused and w.Via), at most
-// maxAuditPage of them; the cursor of the next page is the number of the last record. If
-// w.Target names a device, it selects all records about that device, whatever its name was
-// then.
+// Audit returns the records that w selects, at most maxAuditPage of them. The cursor of the
+// next page is the number of the last record. If w.Target names a device, it selects all
+// records about that device, under whatever name. It ignores w.Refused and w.Via; AuditPage
+// does not.
 func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]audit.Line, error) {
 	if err := opAuditRead.readsAll(a); err != nil {
 		return nil, err
@@ -47,8 +47,9 @@ func (s *Service) Audit(ctx context.Context, a Actor, w store.AuditFilter) ([]au
 	return page, err
 }
 
-// AuditNames refuses a user or a target of w that nothing has ever been called here: no
-// record has it, and nothing that exists. It is for whoever gets no records.
+// AuditNames returns an error if w names a user or a target that does not exist and that no
+// record names. Callers that get no records for w use it to tell a wrong name from an empty
+// result.
 func (s *Service) AuditNames(ctx context.Context, a Actor, w store.AuditFilter) error {
 	if err := opAuditRead.readsAll(a); err != nil {
 		return err
@@ -90,8 +91,8 @@ func (s *Service) AuditNames(ctx context.Context, a Actor, w store.AuditFilter) 
 	})
 }
 
-// recorded reports whether something exists, where err is that of reading it, or is in a
-// record that w selects.
+// recorded reports whether something exists or is in a record that w selects. err is the
+// result of reading it: nil if it exists.
 func (s *Service) recorded(r *store.Reader, w store.AuditFilter, err error) (bool, error) {
 	if !isNotFound(err) {
 		return err == nil, err
@@ -104,7 +105,8 @@ func (s *Service) recorded(r *store.Reader, w store.AuditFilter, err error) (boo
 	return found, err
 }
 
-// maxAuditLook is how many records are read to fill one page of what no column says.
+// maxAuditLook is how many records are read at most to fill a page that is selected by fields
+// without a column.
 const maxAuditLook = 50_000
 
 // AuditPage is a page of records. Next is the cursor of the next page, 0 at the end.
@@ -113,9 +115,8 @@ type AuditPage struct {
 	Next    uint64
 }
 
-// AuditPage is Audit with the cursor of the next page, and with w.Refused and w.Via. A page
-// with one of these may have fewer records than w wants, or none, although there is a next
-// page.
+// AuditPage is Audit with the cursor of the next page, and with w.Refused and w.Via. With one
+// of these a page may have fewer records than w.Limit, or none, although there is a next page.
 func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (page AuditPage, err error) {
 	if w.Limit <= 0 || w.Limit > maxAuditPage {
 		w.Limit = maxAuditPage
@@ -158,10 +159,11 @@ func (s *Service) AuditPage(ctx context.Context, a Actor, w store.AuditFilter) (
 	return page, err
 }
 
-// ReadsAudit says whether the actor may read the audit.
+// ReadsAudit reports whether the actor may read the audit.
 func (a Actor) ReadsAudit() bool { return opAuditRead.readsAll(a) == nil }
 
-// auditTarget is what a device is called in the audit, whatever names it.
+// auditTarget returns the id of the device that word names, since records name devices by id.
+// If word names no device it returns word.
 func (s *Service) auditTarget(ctx context.Context, word string) (string, error) {
 	if word == "" {
 		return "", nil
@@ -184,12 +186,12 @@ func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head)
 		return AuditReport{}, err
 	}
 	if outside != nil && outside.Network != s.network {
-		return AuditReport{}, Invalid("that head is of network %s; this is %s", outside.Network, s.network)
+		return AuditReport{}, Invalid("that head belongs to network %s; this is network %s", outside.Network, s.network)
 	}
 	var report AuditReport
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) {
 		if c, err := r.AuditCheckpoint(s.network); err == nil {
-			report.Removed = &c.At // which is verified with all else
+			report.Removed = &c.At // VerifyAudit below verifies the checkpoint
 		} else if !isNotFound(err) {
 			return err
 		}
@@ -205,8 +207,8 @@ func (s *Service) VerifyAudit(ctx context.Context, a Actor, outside *audit.Head)
 	return report, err
 }
 
-// AuditHead returns the signed head of the audit. If nothing was recorded yet, it signs
-// a head that says so.
+// AuditHead returns the signed head of the audit. If there is no record yet, it signs a head
+// with Seq 0.
 func (s *Service) AuditHead(ctx context.Context, a Actor) (h audit.Head, err error) {
 	if err := opAuditRead.readsAll(a); err != nil {
 		return h, err

@@ -25,21 +25,22 @@ import (
 	"weft/overlay/filelock"
 )
 
-// A backup is one encrypted file with all state of the server: the database, as it was
-// at one moment, and the keys of the CAs. Restored on another machine it is the same
-// server: devices reconnect by themselves.
+// A backup is one encrypted file with all state of the server: a consistent copy of the
+// database, and the CAs with their keys. A server that is restored from it on another machine
+// has the same identity, so devices reconnect by themselves.
 
 const (
 	database  = "weft.db"
 	manifest  = "manifest.json"
-	siteFile  = "site.pem"  // the console's own certificate
-	snapshots = "snapshots" // in the data directory, for backups that are being made
+	siteFile  = "site.pem"  // the console's self-signed certificate
+	snapshots = "snapshots" // in the data directory: copies of the database for running backups
 
-	// backupStamp is a file in the data directory whose time is that of the last backup.
+	// backupStamp is a file in the data directory. Its modification time is when the last
+	// backup was complete.
 	backupStamp = "last-backup"
 
 	maxBackupFiles = 1000
-	maxBackupFile  = 64 << 30
+	maxBackupFile  = 64 << 30 // bytes
 )
 
 // Manifest describes a backup. It is in the backup as manifest.json; backups from
@@ -47,29 +48,29 @@ const (
 type Manifest struct {
 	Schema string    `json:"schema"` // "backup-manifest/1"
 	Made   time.Time `json:"made"`
-	// Audit is the head of the audit in the backup, nil when nothing was recorded.
-	// It serves like the output of weft-server audit head: saved elsewhere, it shows
-	// later whether records were changed since.
+	// Audit is the head of the audit in the backup, nil if there are no records. Like the
+	// output of weft-server audit head it can be saved elsewhere, to check later whether
+	// records were changed.
 	Audit *audit.Head `json:"audit"`
 }
 
 const manifestSchema = "backup-manifest/1"
 
-// Snapshot writes a consistent copy of the database into the data directory, while the
-// server goes on. It is for actors that can read that directory. The caller removes the
-// copy.
+// Snapshot writes a consistent copy of the database into the data directory, while the server
+// keeps working, and returns its path. Only actors that can read that directory may do this.
+// The caller removes the copy.
 func (s *Service) Snapshot(ctx context.Context, a Actor) (string, error) {
 	if err := opBackup.asks(a); err != nil {
 		return "", err
 	}
 	if a.Via != ViaCLI {
-		return "", fmt.Errorf("%s from elsewhere: %w", opBackup.Name, ErrForbidden)
+		return "", fmt.Errorf("%s without access to the data directory: %w", opBackup.Name, ErrForbidden)
 	}
 	dir := filepath.Join(s.data, snapshots)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("back up: %w", err)
 	}
-	// A backup that was killed may have left copies.
+	// Remove copies that killed backups have left.
 	if old, err := filepath.Glob(filepath.Join(dir, "*.db")); err == nil {
 		for _, path := range old {
 			if fi, err := os.Stat(path); err == nil && s.now().Sub(fi.ModTime()) > time.Hour {
@@ -87,9 +88,8 @@ func (s *Service) Snapshot(ctx context.Context, a Actor) (string, error) {
 	return path, nil
 }
 
-// Backup writes an encrypted backup of the server with the data directory data
-// to w, and returns its manifest. snapshot is that
-// server's Service.Snapshot.
+// Backup writes an encrypted backup of the server with the data directory data to w, and
+// returns the manifest. snapshot calls that server's Service.Snapshot.
 func Backup(ctx context.Context, snapshot func(context.Context) (string, error), data string, passphrase []byte, w io.Writer) (Manifest, error) {
 	m := Manifest{Schema: manifestSchema, Made: time.Now().UTC().Truncate(time.Second)}
 	copied, err := snapshot(ctx)
@@ -103,8 +103,8 @@ func Backup(ctx context.Context, snapshot func(context.Context) (string, error),
 	return m, writeBackup(m, copied, data, passphrase, w)
 }
 
-// NoteBackup notes in the data directory data that a backup was complete at a time. The
-// backup is good without it: it is for LastBackup.
+// NoteBackup records in the data directory data when a backup was complete, for LastBackup. It
+// ignores errors, since the backup itself does not depend on it.
 func NoteBackup(data string, at time.Time) {
 	path := filepath.Join(data, backupStamp)
 	os.WriteFile(path, nil, 0o644)
@@ -112,7 +112,8 @@ func NoteBackup(data string, at time.Time) {
 }
 
 // LastBackup returns when the last backup of the server with the data directory data was
-// complete, zero for never. A server that was restored has had none.
+// complete, the zero time for never. A restore does not bring the record of earlier backups
+// back.
 func LastBackup(data string) time.Time {
 	fi, err := os.Stat(filepath.Join(data, backupStamp))
 	if err != nil {
@@ -181,11 +182,11 @@ func pack(t *tar.Writer, path, name string) error {
 	return err
 }
 
-// ErrNotEmpty refuses to restore over something.
+// ErrNotEmpty means that a restore would have to replace existing files.
 var ErrNotEmpty = errors.New("the data directory is not empty; restore into a new one, or move this one away first")
 
-// Restore makes the data directory of a server from a backup. dir must not exist, or be
-// empty. Whenever the process is killed, dir holds either the whole server or nothing.
+// Restore makes the data directory dir of a server from a backup. dir must not exist or be
+// empty. If the process is killed, dir has either everything or nothing.
 func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, now time.Time) (err error) {
 	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
 		return fmt.Errorf("restore into %s: %w", dir, ErrNotEmpty)
@@ -205,7 +206,7 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 			os.RemoveAll(tmp)
 		}
 	}()
-	lock, err := datadir.Lock(ctx, tmp, 0) // against a sweep, until it has its name
+	lock, err := datadir.Lock(ctx, tmp, 0) // so that sweepRestores of another restore leaves tmp alone
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -238,14 +239,15 @@ func Restore(ctx context.Context, r io.Reader, passphrase []byte, dir string, no
 	return parent.Sync()
 }
 
-// unfinishedRestore is what directories that become dir are called before they
-// are whole, up to a random ending.
+// unfinishedRestore returns the prefix of the names of directories in which restores into dir
+// prepare their files.
 func unfinishedRestore(dir string) string { return "." + filepath.Base(dir) + ".restore-" }
 
-// sweepRestores removes the directories beside dir that killed restores have left: they
-// hold the keys of the CAs. A running restore holds the lock of its directory.
+// sweepRestores removes the directories beside dir that killed restores have left, because
+// they contain the keys of the CAs. It spares directories of running restores, which hold a
+// lock in them.
 func sweepRestores(dir string) {
-	parent, err := os.OpenRoot(filepath.Dir(dir)) // links do not lead out of it
+	parent, err := os.OpenRoot(filepath.Dir(dir)) // so that symbolic links cannot lead elsewhere
 	if err != nil {
 		return
 	}
@@ -280,7 +282,8 @@ func unpack(r io.Reader, dir string) error {
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			// To the end of the stream: only there is it known to be whole.
+			// Read to the end of the stream: only there does seal.Reader know that the backup
+			// is complete.
 			_, err := io.Copy(io.Discard, r)
 			return err
 		}
@@ -288,7 +291,7 @@ func unpack(r io.Reader, dir string) error {
 			return err
 		}
 		if n >= maxBackupFiles || h.Typeflag != tar.TypeReg || h.Size > maxBackupFile {
-			return fmt.Errorf("%q is not a file that a backup holds", h.Name)
+			return fmt.Errorf("%q is not a file that belongs into a backup", h.Name)
 		}
 		f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -307,9 +310,9 @@ func unpack(r io.Reader, dir string) error {
 	}
 }
 
-// takeManifest reads the manifest of a backup that was unpacked into dir, and
-// removes it: it is the backup's, not the server's. The zero one is of a backup
-// that has none.
+// takeManifest reads the manifest of a backup that was unpacked into dir, and removes it,
+// because it does not belong into a data directory. It returns the zero Manifest if the backup
+// has none.
 func takeManifest(dir string) (m Manifest, err error) {
 	path := filepath.Join(dir, manifest)
 	b, err := os.ReadFile(path)
@@ -320,13 +323,13 @@ func takeManifest(dir string) (m Manifest, err error) {
 		err = json.Unmarshal(b, &m)
 	}
 	if err == nil && m.Schema != manifestSchema {
-		err = fmt.Errorf("%s is of format %q, this weft-server reads %s; restore it with the version of weft-server that made it", manifest, m.Schema, manifestSchema)
+		err = fmt.Errorf("%s has format %q, and this weft-server reads only %s; restore the backup with the version of weft-server that made it", manifest, m.Schema, manifestSchema)
 	}
 	return m, errors.Join(err, os.Remove(path))
 }
 
-// beginAgain makes what was restored the network's next epoch. Its audit goes on
-// from where the backup ends, with the record that it was restored.
+// beginAgain begins a new epoch of the network in the restored database, so that devices fetch
+// everything anew. It appends a record of the restore to the audit.
 func beginAgain(ctx context.Context, dir string, m Manifest, now time.Time) error {
 	auth, err := ca.Open(filepath.Join(dir, "ca"), false, now)
 	if err != nil {
@@ -363,19 +366,18 @@ func beginAgain(ctx context.Context, dir string, m Manifest, now time.Time) erro
 	return st.Close()
 }
 
-// restoredFrom is what the audit says of a restored backup. A head that was kept
-// elsewhere and is of later than the backup does not fit any more from here on, and
-// this record is why.
+// restoredFrom returns the value of the record of a restore. That record explains why heads
+// that were saved elsewhere after the backup do not match the audit any more.
 func restoredFrom(tx *store.Tx, network cert.NetworkID, m Manifest) (any, error) {
 	end, err := tx.AuditEnd(network)
 	if err != nil {
 		return nil, err
 	}
 	if h := m.Audit; h != nil && (h.Seq != end.Seq || h.Hash != end.Hash) {
-		return nil, fmt.Errorf("the audit in the backup ends with record %d, and its manifest says %d: the backup was put together from two", end.Seq, h.Seq)
+		return nil, fmt.Errorf("the audit in the backup ends with record %d, which does not match the manifest's head at record %d: the backup was put together from two backups", end.Seq, h.Seq)
 	}
 	return struct {
-		Made *time.Time `json:"made"` // of the backup, nil when it does not say
-		Last uint64     `json:"last"` // record in it
+		Made *time.Time `json:"made"` // when the backup was made, nil if it does not say
+		Last uint64     `json:"last"` // the last record in the backup
 	}{orNil(m.Made), end.Seq}, nil
 }

@@ -12,7 +12,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleConfig answers a node's whole configuration, or 304.
+// handleConfig answers with a node's whole configuration, or with 304 if the node has it.
 func (s *Service) handleConfig(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	since, err := sinceOf(r)
 	if err != nil {
@@ -48,8 +48,7 @@ func (s *Service) handleConfig(ctx context.Context, c *caller, r *http.Request) 
 	return config, nil
 }
 
-// configOf puts a node's configuration together. Its size does not depend on
-// how many nodes there are.
+// configOf builds a node's configuration. Its size does not depend on the number of nodes.
 func (s *Service) configOf(node store.Node) (*api.Config, error) {
 	v, ok := s.index.view(node.ID)
 	if !ok {
@@ -80,7 +79,7 @@ func (s *Service) configOf(node store.Node) (*api.Config, error) {
 	}, nil
 }
 
-// relayName is the name of the relay inside the server.
+// relayName is the name of the relay that is built into the server.
 const relayName = "server"
 
 func sinceOf(r *http.Request) (api.Version, error) {
@@ -93,7 +92,7 @@ func sinceOf(r *http.Request) (api.Version, error) {
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
-// peerOf is a node as the directory of other nodes has it.
+// peerOf returns the entry of a node in the directory of other nodes.
 func (s *Service) peerOf(node *store.Node) api.Peer {
 	p := api.Peer{Certificate: node.Certificate, Aliases: s.index.aliasesOf(node.ID)}
 	state := s.stateOf(node.ID, node.Seen)
@@ -104,16 +103,17 @@ func (s *Service) peerOf(node *store.Node) api.Peer {
 	return p
 }
 
-// stateOf returns a node's presence; Since is when it was last online, which
-// is now if it is. stored is what the database has.
+// stateOf returns a node's presence. Since is when it was last online; for a node that is
+// online, when the server last received something from it, or now if the server's relay does
+// not know. stored is when it was last online by the database.
 func (s *Service) stateOf(id cert.NodeID, stored time.Time) presence.State {
 	st, ok := s.presence.Get(id)
 	switch {
 	case !ok:
 		return presence.State{Since: stored}
 	case st.Online:
-		// Its last sign of life: a device that has just lost its power is
-		// online until somebody asks for it.
+		// A device that has just lost its power counts as online until its relay notices, so
+		// show when something last arrived from it.
 		st.Since = s.now().UTC()
 		if heard, ok := s.relay.get().Heard(s.network, id); ok {
 			st.Since = heard.UTC()

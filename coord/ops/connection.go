@@ -13,7 +13,7 @@ import (
 // Reasons why the round trip to a device cannot be measured.
 var (
 	ErrOffline   = errors.New("offline")
-	ErrElsewhere = errors.New("connected to another relay") // which the server cannot ask
+	ErrElsewhere = errors.New("connected to another relay") // the server cannot measure from there
 )
 
 // Connection is one measured round trip between the server's relay and a device.
@@ -48,11 +48,11 @@ func (s *Service) TestConnection(ctx context.Context, a Actor, id cert.NodeID) (
 	return Connection{Relay: relayName, Latency: rtt}, nil
 }
 
-// measureFor is how long a measurement that several may wait for takes at most.
+// measureFor bounds one measurement. It does not end with the context of the caller who began
+// it, because others may wait for the same measurement.
 const measureFor = 10 * time.Second
 
-// measure pings a device. However many ask, it is pinged once at a time, and all of them
-// get that result.
+// measure pings a device. Concurrent callers for the same device share one ping.
 func (s *Service) measure(ctx context.Context, id cert.NodeID) (time.Duration, error) {
 	result := s.measuring.DoChan(id.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), measureFor)

@@ -13,10 +13,10 @@ import (
 // maxDepth bounds nesting in a request.
 const maxDepth = 16
 
-// Decode is json.Unmarshal for JSON from clients. It refuses what two programs may
-// understand differently: duplicate keys (also in another case), text that is not
-// Unicode or holds a NUL, more than one value; and JSON that is nested deeper than 16.
-// Its errors never repeat values, which may be secrets.
+// Decode is json.Unmarshal for JSON from clients. It refuses JSON that two programs may
+// understand differently: duplicate keys (also if only their case differs), text that is not
+// valid Unicode or contains a NUL, and more than one value. It also refuses JSON that is
+// nested deeper than 16 levels. Its errors never repeat values, which may be secrets.
 func Decode(b []byte, v any) error {
 	if !utf8.Valid(b) {
 		return errors.New("the request is not UTF-8")
@@ -38,7 +38,7 @@ func Decode(b []byte, v any) error {
 	return nil
 }
 
-// walk reads one JSON value.
+// walk reads and checks one JSON value.
 func walk(d *json.Decoder, depth int) error {
 	if depth > maxDepth {
 		return errors.New("the request is nested too deep")
@@ -78,14 +78,14 @@ func walk(d *json.Decoder, depth int) error {
 	return nil
 }
 
-// text refuses the mark that decoding leaves where there was no Unicode, such
-// as half of a surrogate pair, and NUL.
+// text refuses text with a NUL, or with U+FFFD, which the decoder puts in place of invalid
+// Unicode such as half of a surrogate pair.
 func text(s string) error {
 	if strings.ContainsRune(s, utf8.RuneError) {
-		return errors.New("the request holds text that is not Unicode")
+		return errors.New("the request contains text that is not Unicode")
 	}
 	if strings.ContainsRune(s, 0) {
-		return errors.New("the request holds a NUL")
+		return errors.New("the request contains a NUL character")
 	}
 	return nil
 }

@@ -11,44 +11,45 @@ import (
 	"weft/overlay/cert"
 )
 
-// Device is a device as people and programs see it: its row in the database, and its
-// present state.
+// Device is a device as the console and the API show it: its row in the database, and its
+// current state.
 type Device struct {
 	store.Node
 	FQDN  string     `json:"fqdn"`
 	IPv6  netip.Addr `json:"ipv6"`
-	Title string     `json:"title"` // the name as people write it: of xn--kche-0ra it is küche
-	// Online is as of LastSeen. LastSeen is when the server last received something from
-	// the device while it is online, else when it was last online; nil when unknown.
+	Title string     `json:"title"` // the name in Unicode: küche for xn--kche-0ra
+	// LastSeen is when the server last received something from the device if it is online,
+	// else when it was last online; nil if unknown.
 	Online   bool       `json:"online"`
 	LastSeen *time.Time `json:"last_seen"`
 	// Unknown says that the device may be online: the server or a relay has just started
 	// and has no report about it yet.
 	Unknown bool        `json:"unknown"`
-	Relay   string      `json:"relay"`   // name of the relay where it is, "" while not online
-	Address string      `json:"address"` // its public address as that relay sees it, "" for unknown
-	Aliases []AliasInfo `json:"aliases"` // former names that still lead here
+	Relay   string      `json:"relay"`   // name of the relay to which it is connected, "" if not online
+	Address string      `json:"address"` // its public address as that relay sees it, "" if unknown
+	Aliases []AliasInfo `json:"aliases"` // former names that still lead to this device
 	// KnowsURLs says that the device has received all present addresses of the server, so
 	// the server may move to any of them.
 	KnowsURLs bool `json:"knows_urls"`
-	// SignIn is when it has to be signed in again, nil for never.
+	// SignIn is when the owner has to sign the device in again, nil for never.
 	SignIn *DeviceSignIn `json:"sign_in"`
 	// Revision changes with every change that somebody makes to the device: see
 	// EditDevice.Match.
 	Revision string `json:"revision"`
-	// Attention is why somebody should see to it: NeedExpired, NeedRenewal, "" for nothing.
+	// Attention is why somebody should look at the device: NeedExpired, NeedRenewal, or "".
 	Attention string `json:"attention"`
-	// Pending says that it has not fetched what its latest tags and owner made necessary.
+	// Pending says that the device has not yet fetched the certificate for its current tags and
+	// owner.
 	Pending bool `json:"pending"`
 }
 
 // Values of Device.Attention.
 const (
 	NeedExpired = "expired" // its certificate has ended
-	NeedRenewal = "overdue" // its certificate should have been renewed a while ago, and has not ended
+	NeedRenewal = "overdue" // its certificate is still valid, but should have been renewed a while ago
 )
 
-// View adds to a row what is known of the device just now.
+// View returns the device of a row, with its current state.
 func (s *Service) View(n store.Node) Device {
 	st := s.stateOf(n.ID, n.Seen)
 	d := Device{
@@ -66,8 +67,8 @@ func (s *Service) View(n store.Node) Device {
 	return d
 }
 
-// attention is Device.Attention of a row read with its certificate, if that ends before
-// asksIssued.
+// attention returns Device.Attention of a row. If the row's certificate ends before asksIssued,
+// the row must have been read with its certificate.
 func (s *Service) attention(n store.Node) string {
 	now := s.now()
 	if n.Expires.Before(now) {
@@ -76,8 +77,8 @@ func (s *Service) attention(n store.Node) string {
 	if !n.Expires.Before(s.asksIssued()) {
 		return ""
 	}
-	// It is renewed with a third of its life left. With 7/30, 21 days of 90, that has
-	// failed for a while.
+	// Devices renew their certificates when a third of the life is left, which is 30 days of
+	// 90. If less than 7/30 is left, 21 days of 90, renewals have failed for some time.
 	c, err := cert.ParseNode(s.network, n.Certificate)
 	if err == nil && n.Expires.Sub(now) < n.Expires.Sub(c.NotBefore)*7/30 {
 		return NeedRenewal
@@ -85,11 +86,11 @@ func (s *Service) attention(n store.Node) string {
 	return ""
 }
 
-// asksIssued is the end of a certificate before which somebody asks when it was made:
-// reading that takes a while.
+// asksIssued is the end of life from which on attention need not know when a certificate was
+// issued. That takes a while to read, and only certificates that end earlier can be overdue.
 func (s *Service) asksIssued() time.Time { return s.now().Add(nodeLife / 3) }
 
-// orNil is a time as JSON has it: to the second, nil for the zero time.
+// orNil returns a time for JSON: in UTC, truncated to seconds, nil for the zero time.
 func orNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -106,8 +107,8 @@ func (s *Service) countFor(a Actor) (all, online, unaware int) {
 	}, s.presence.Connected())
 }
 
-// lookAt asks the silent ones of a list, and brings those up to date that were said to
-// be online.
+// lookAt pings the devices of a list that are said to be online but have been silent, and
+// updates the list with the results.
 func (s *Service) lookAt(ctx context.Context, list []Device) {
 	var ids []cert.NodeID
 	var at []int

@@ -9,33 +9,30 @@ import (
 	"weft/overlay/cert"
 )
 
-// A device's rights hang on its tags and its owner, and those are in its certificate. So
-// a change of them revokes all earlier certificates in the same transaction: from the
-// commit on the server treats the device by the new ones, and other devices refuse the
-// old certificate as soon as they have the list, whose push begins with those that know
-// the device.
+// What a device may do depends on its tags and its owner, which are in its certificate. So a
+// change of them revokes all earlier certificates in the same transaction. From the commit on
+// the server uses the new tags and owner, and other devices refuse the old certificate as soon
+// as they have the new revocation list. Devices that know this one get the list first. So a
+// device that is switched off, or that wants to keep its old rights, loses them nevertheless.
 //
-// The device itself must not take that for its deletion. The list marks the certificates
-// as superseded (cert.CRL.Superseded), and a device that finds its own so marked fetches
-// the new one at once. Devices from before 2026-11-30 do not know the mark. Those of
-// early 2026-11 do not look for themselves in the list at all; later ones believe for a
-// moment that they were deleted, until the server answers them again, which it does at
-// once because their config has changed too. Neither fetches a certificate for other
-// tags: they ask for one only when the name in their config is not that in the
-// certificate. Service.spelling sees to that. So revoking at once is safe for all, and
-// nobody has the old rights while a device that was switched off, or one that does not
-// want to lose them, keeps its old certificate.
+// The device itself must not conclude that it was deleted. The list marks the certificates as
+// superseded (cert.CRL.Superseded), and a device that finds its own marked so fetches a new
+// one at once. Devices from before 2026-11-30 do not know the mark. Those of early 2026-11 do
+// not look for themselves in the list at all; later ones believe that they were deleted until
+// the server answers them again, which is soon, because their config has changed too. None of
+// them fetches a certificate because of other tags, but only if the name in the config differs
+// from the one in the certificate. Service.spelling makes the names differ.
 
 // AssignDevice gives a device other tags, another owner, or both.
 type AssignDevice struct {
 	ID   cert.NodeID
-	Tags *[]string // all that it has from now on, with or without "tag:"; nil: as before
-	User *string   // name of the owner; nil: as before
+	Tags *[]string // all tags that it has from now on, with or without "tag:"; nil for no change
+	User *string   // name of the owner; nil for no change
 }
 
 func (AssignDevice) operation() *Operation { return opDeviceAssign }
 
-// assigned is what AssignDevice changes, for the audit.
+// assigned are the values of the audit record of AssignDevice.
 type assigned struct {
 	User string   `json:"user"`
 	Tags []string `json:"tags"`
@@ -82,12 +79,14 @@ func (c AssignDevice) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// mayAssign refuses an actor that is limited to tags what he could not undo, or would get
-// more by: he gives and takes only his own tags, leaves at least one of them, and hands
-// over only devices on which nothing depends but his tags.
+// mayAssign returns nil if the actor may change before to after. All actors may add and remove
+// only tags that they may give (Tx.mayTag), and actors who may change only their own devices
+// may not give them to somebody else.
 //
-// Everybody gives and takes only tags that he may give (Tx.mayTag), and hands over what
-// belongs to others only if he may do that to all.
+// An actor who is limited to tags may not make a change that the actor could not undo, or that
+// would give the actor more rights: such an actor may add and remove only those tags, must
+// leave the device at least one of them, and may change the owner only of devices that have no
+// other tags.
 func (tx *Tx) mayAssign(before, after assigned) error {
 	a := tx.actor
 	var changed []string
@@ -120,10 +119,10 @@ func (tx *Tx) mayAssign(before, after assigned) error {
 	return nil
 }
 
-// reissue revokes all certificates of a node, and gives it one for what it is now.
+// reissue revokes all certificates of a node, and issues one for its current tags and owner.
 func (tx *Tx) reissue(node *store.Node) (err error) {
 	s := tx.s
-	if node.Wildcard { // others' configs name it, if they reach it
+	if node.Wildcard { // the configs of nodes that may reach it contain its name
 		node.N, err = tx.BumpConfig(s.network)
 	} else {
 		node.N, err = tx.Bump(s.network)
@@ -149,9 +148,10 @@ func (tx *Tx) reissue(node *store.Node) (err error) {
 	return tx.nameTags(node.Tags)
 }
 
-// spelling is a device's full name for its config. A device that showed a superseded
-// certificate gets it with the dot of the root at the end: the same name in other
-// letters, for which every version fetches a certificate. Nothing else reads it there.
+// spelling returns a device's full name for its config. If the caller showed a superseded
+// certificate the name ends with the dot of the DNS root. That is the same name, but it differs
+// from the one in the certificate, so devices of every version fetch a new certificate. They
+// use the name in the config for nothing else.
 func (s *Service) spelling(r *store.Reader, c *caller, fqdn string) (string, error) {
 	_, revoked, err := r.HolderOf(s.network, c.serial)
 	if err != nil && !isNotFound(err) {

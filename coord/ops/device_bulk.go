@@ -10,7 +10,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// RetagDevice gives a device tags and takes tags away, whatever else it has by then.
+// RetagDevice adds and removes tags of a device, and leaves its other tags as they are.
 type RetagDevice struct {
 	ID          cert.NodeID
 	Add, Remove []string // with or without "tag:"
@@ -35,14 +35,14 @@ func (c RetagDevice) run(tx *Tx) (store.Node, error) {
 // MaxDeviceChange is how many devices one ChangeDevices changes.
 const MaxDeviceChange = 1000
 
-// DeviceChange is what happens to each of many devices: one of its fields is set.
+// DeviceChange is a change to each of many devices. Exactly one field must be set.
 type DeviceChange struct {
 	AddTag, RemoveTag string
 	User              string // the new owner
 	Delete            bool
 }
 
-// command is the change of one of them.
+// command returns the command that makes the change to one device.
 func (c DeviceChange) command(id cert.NodeID) (Command[store.Node], error) {
 	n := 0
 	for _, set := range []bool{c.AddTag != "", c.RemoveTag != "", c.User != "", c.Delete} {
@@ -52,7 +52,7 @@ func (c DeviceChange) command(id cert.NodeID) (Command[store.Node], error) {
 	}
 	switch {
 	case n != 1:
-		return nil, Invalid("say one thing to change")
+		return nil, Invalid("name exactly one change: a tag to add, a tag to remove, a new owner, or deletion")
 	case c.Delete:
 		return DeleteDevice{id}, nil
 	case c.User != "":
@@ -63,20 +63,20 @@ func (c DeviceChange) command(id cert.NodeID) (Command[store.Node], error) {
 	return RetagDevice{ID: id, Remove: []string{c.RemoveTag}}, nil
 }
 
-// DeviceOutcome is what became of one device.
+// DeviceOutcome is the result of a change to one device.
 type DeviceOutcome struct {
 	ID   cert.NodeID
-	Name string // "" of one that the actor does not see
-	Err  error  // nil: it was changed, or was so already
+	Name string // "" if the actor may not see the device
+	Err  error  // nil if the device was changed, or needed no change
 }
 
-// changesAtOnce is how many of the devices' changes wait for the database together: they
-// share transactions, and with those revocation lists.
+// changesAtOnce is how many devices are changed at the same time. The store writes concurrent
+// changes in one transaction, and one new revocation list serves all of them.
 const changesAtOnce = 64
 
-// ChangeDevices does one thing to many devices, to each by a command of its own: each is
-// changed whole, or not at all and its outcome says why. Outcomes are in the order of ids,
-// each once. It goes on when ctx ends, so that there is an outcome for each.
+// ChangeDevices makes the same change to many devices, with a command for each: if one fails
+// the others are changed nevertheless. Outcomes are in the order of ids, without duplicates. It
+// does not stop when ctx ends, so that there is an outcome for each device.
 func (s *Service) ChangeDevices(ctx context.Context, a Actor, ids []cert.NodeID, c DeviceChange) ([]DeviceOutcome, error) {
 	if _, err := c.command(cert.NodeID{}); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (s *Service) ChangeDevices(ctx context.Context, a Actor, ids []cert.NodeID,
 		}
 	}
 	if len(out) > MaxDeviceChange {
-		return nil, Invalid("at most %d devices are changed at once, and these are %d", MaxDeviceChange, len(out))
+		return nil, Invalid("at most %d devices can be changed at once, and these are %d", MaxDeviceChange, len(out))
 	}
 	ctx = context.WithoutCancel(ctx)
 	next := make(chan *DeviceOutcome)

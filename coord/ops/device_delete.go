@@ -10,9 +10,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// DeleteDevice deletes a device and revokes every certificate that it has received.
-// Afterwards the relay has dropped the device, and the new revocation list is being
-// sent to the devices that are online.
+// DeleteDevice deletes a device and revokes all its certificates. When Do returns, the relay
+// in this process has disconnected the device, and the new revocation list is on its way to
+// the devices that are online.
 type DeleteDevice struct {
 	ID cert.NodeID
 }
@@ -31,14 +31,14 @@ func (c DeleteDevice) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// delete deletes a node and has its certificates revoked.
+// delete deletes a node and revokes its certificates.
 func (tx *Tx) delete(node store.Node) error {
 	n, revoked, err := tx.DeleteNode(tx.s.network, node, tx.now)
 	if err != nil {
 		return err
 	}
 	tx.Note(newList{revoked: revoked})
-	if node.Wildcard { // others' configs name it
+	if node.Wildcard { // configs of other nodes contain its name
 		c, err := tx.BumpConfig(tx.s.network)
 		if err != nil {
 			return err
@@ -55,7 +55,7 @@ func (tx *Tx) delete(node store.Node) error {
 	return nil
 }
 
-// leave deletes the device that asks for it.
+// leave deletes the device that sent the request.
 type leave struct{ id cert.NodeID }
 
 func (leave) operation() *Operation { return opDeviceLeave }

@@ -12,11 +12,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// ErrChanged refuses a change to something that has changed since the actor read it.
+// ErrChanged means that something has changed since the actor read it.
 var ErrChanged = errors.New("it was changed since you read it; read it again, then repeat")
 
-// matches refuses a change if the present revision is not one of match, the revisions
-// that the actor read; nil accepts any.
+// matches returns ErrChanged unless the current revision is one of match, the revisions that
+// the actor has read; a nil match accepts any.
 func matches(match []string, revision string) error {
 	if match == nil || slices.Contains(match, revision) {
 		return nil
@@ -27,14 +27,14 @@ func matches(match []string, revision string) error {
 // EditDevice makes several changes to a device: all of them or none.
 type EditDevice struct {
 	ID    cert.NodeID `json:"-"`
-	Match []string    `json:"-"` // the revisions that it may change (Device.Revision); nil for any
+	Match []string    `json:"-"` // Device.Revision must be one of these; nil for any
 	Name  *string     `json:"name,omitempty"`
-	Tags  *[]string   `json:"tags,omitempty" doc:"all tags that it has from now on, with or without tag:; revokes its older certificates"`
-	User  *string     `json:"user,omitempty" doc:"name of the owner; revokes its older certificates"`
+	Tags  *[]string   `json:"tags,omitempty" doc:"all tags that the device has from now on, with or without tag:; revokes its older certificates"`
+	User  *string     `json:"user,omitempty" doc:"name of the owner; revokes the device's older certificates"`
 	DeviceDNS
 }
 
-// operation is that of the first thing that it changes; run asks for each.
+// operation returns the operation of the first change. run authorizes each change by itself.
 func (c EditDevice) operation() *Operation {
 	switch {
 	case c.assigns():
@@ -55,7 +55,7 @@ func (c EditDevice) run(tx *Tx) (store.Node, error) {
 	if err := matches(c.Match, revisionOf(node)); err != nil {
 		return node, About(KindDevice, node.Name, err)
 	}
-	// First, so that no certificate is signed only to be revoked.
+	// Assign first: renaming issues a certificate, which assigning would revoke at once.
 	if c.assigns() {
 		if node, err = within(tx, AssignDevice{c.ID, c.Tags, c.User}); err != nil {
 			return node, err
@@ -72,17 +72,18 @@ func (c EditDevice) run(tx *Tx) (store.Node, error) {
 	return node, err
 }
 
-// within runs a command as a part of another one.
+// within runs a command in the transaction of another one, with its own authorization.
 func within[R any](tx *Tx, c Command[R]) (R, error) {
 	part := *tx
 	part.op = c.operation()
 	return c.run(&part)
 }
 
-// revisionOf changes whenever somebody changes something of the device.
+// revisionOf returns Device.Revision.
 func revisionOf(n store.Node) string { return strconv.FormatUint(max(n.N, n.ConfigN), 10) }
 
-// revisionOfParts is the revision of something that has no number of its own.
+// revisionOfParts returns a revision for something without a version number: a hash of its
+// parts.
 func revisionOfParts(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {

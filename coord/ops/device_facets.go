@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Facet is a value that devices have in common.
+// Facet is a value, such as a tag, and how many devices have it.
 type Facet struct {
 	Value string
-	Count int // devices that have it
+	Count int // devices
 }
 
-// Facets are the values by which a list can be narrowed, those of most devices first.
-// Versions come newest first; relays are all that there are, by name.
+// Facets are the values by which a list of devices can be filtered, those that most devices
+// have first. Versions are sorted newest first. Relays are all relays, sorted by name.
 type Facets struct {
 	Tags, Owners, Systems, Versions []Facet
 	Relays                          []string
 }
 
-// maxFacet bounds the values of each kind.
+// maxFacet bounds the number of values of each kind.
 const maxFacet = 50
 
-// DeviceFacets returns the values that the devices have which the actor may see.
+// DeviceFacets returns the values of the devices that the actor may see.
 func (s *Service) DeviceFacets(ctx context.Context, a Actor) (f Facets, err error) {
 	if err := opDeviceRead.asks(a); err != nil {
 		return f, err

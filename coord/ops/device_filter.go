@@ -14,8 +14,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// DeviceFilter says which devices are meant. A device fits if it fits every term. The
-// zero value is every device.
+// DeviceFilter selects the devices that fit every term. The zero value selects all.
 //
 // As text, terms are separated by spaces:
 //
@@ -29,22 +28,23 @@ import (
 //	relay:NAME   is connected to this relay
 //	word         has this in its name, an address, a tag, its owner, system, version or relay
 //
-// A minus before a term turns it round: -tag:camera. Quotes keep spaces and signs together:
-// owner:"anna b", "-x"; a quote inside them is written twice. Several values of tag, owner,
-// os, relay and is are separated by commas.
+// A minus before a term negates it: -tag:camera. In quotes, spaces and signs have no special
+// meaning: owner:"anna b", "-x"; a quote inside quotes is written twice. The keys tag, owner,
+// os, relay and is take several values, separated by commas; a device fits if one of them
+// does.
 type DeviceFilter struct{ Terms []FilterTerm }
 
 // FilterTerm is one condition of a DeviceFilter.
 type FilterTerm struct {
 	Key   string // "" for a word
-	Value string // as it was given, never with what belongs to the grammar
+	Value string // as typed, without the minus, the key and the quotes
 	Not   bool
 
-	word  string        // Value as texts are compared, for a word
-	any   []string      // the values one of which is meant, of the keys that take several
-	op    string        // of version and seen: "", "<", "<=", ">" or ">="
-	bound string        // of version: what it is compared with
-	age   time.Duration // of seen; never for "never"
+	word  string        // for a word: Value, folded
+	any   []string      // for keys that take several values
+	op    string        // for version and seen: "", "<", "<=", ">" or ">="
+	bound string        // for version: the version to compare with
+	age   time.Duration // for seen; never for "never"
 }
 
 const (
@@ -59,11 +59,11 @@ var FilterStates = []string{"online", "offline", "attention", "expired", "pendin
 // FilterKeys are the keys of a DeviceFilter.
 var FilterKeys = []string{"is", "tag", "owner", "os", "version", "seen", "relay"}
 
-// otherKeys are words that people try for the keys.
+// otherKeys are words that people may type instead of the keys.
 var otherKeys = map[string]string{"user": "owner", "system": "os", "state": "is", "status": "is", "last": "seen", "lastseen": "seen", "tags": "tag"}
 
-// ParseDeviceFilter reads the text of a filter. Its errors say what is wrong in words for
-// whoever typed it.
+// ParseDeviceFilter parses the text of a filter. Its errors are ErrInvalid, and their text is
+// meant for the person who typed the filter.
 func ParseDeviceFilter(text string) (f DeviceFilter, err error) {
 	if len(text) > maxFilter {
 		return f, Invalid("a filter has at most %d bytes", maxFilter)
@@ -81,7 +81,7 @@ func ParseDeviceFilter(text string) (f DeviceFilter, err error) {
 		if err != nil {
 			return DeviceFilter{}, err
 		}
-		if term.Key != "" || term.Value != "" { // two quotes, a minus alone: nothing yet
+		if term.Key != "" || term.Value != "" { // ignore terms without content, such as "" or -
 			f.Terms = append(f.Terms, term)
 		}
 	}
@@ -91,16 +91,16 @@ func ParseDeviceFilter(text string) (f DeviceFilter, err error) {
 type filterToken struct {
 	raw   string // "" at the end of the text
 	not   bool
-	key   string // what stands before a colon outside quotes
-	keyed bool
+	key   string // the part before a colon outside quotes
+	keyed bool   // there is a key
 	value string
 }
 
-// nextToken takes the first term off a text.
+// nextToken returns the first term of a text, and the rest of the text.
 func nextToken(text string) (t filterToken, rest string) {
 	text = strings.TrimLeftFunc(text, unicode.IsSpace)
 	var b strings.Builder
-	quoted, plain := false, true // plain: no quote came yet
+	quoted, plain := false, true // plain: there was no quote yet
 	i := 0
 	for i < len(text) {
 		r, size := utf8.DecodeRuneInString(text[i:])
@@ -129,8 +129,8 @@ func nextToken(text string) (t filterToken, rest string) {
 	return t, ""
 }
 
-// isKey reports whether what stands before a colon is meant as a key: letters alone, and
-// not the beginning of an IPv6 address.
+// isKey reports whether the text before a colon is a key, perhaps a wrong one: letters only,
+// but not hexadecimal digits, which begin an IPv6 address.
 func isKey(s string) bool {
 	return keyPattern.MatchString(s) && !hexPattern.MatchString(s)
 }
@@ -143,7 +143,7 @@ var (
 	seenUnits      = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
 )
 
-// term checks what a token asks for.
+// term returns the condition that a token stands for.
 func (t filterToken) term() (FilterTerm, error) {
 	f := FilterTerm{Key: t.key, Value: t.value, Not: t.not}
 	if !t.keyed {
@@ -169,7 +169,7 @@ func (t filterToken) term() (FilterTerm, error) {
 			f.any = append(f.any, folded(v))
 		}
 		if len(f.any) == 0 {
-			return f, Invalid("%s: say which, such as %[1]s:%s", f.Key, map[string]string{"owner": "anna", "os": "linux", "relay": relayName}[f.Key])
+			return f, Invalid("%s: want a value, such as %[1]s:%s", f.Key, map[string]string{"owner": "anna", "os": "linux", "relay": relayName}[f.Key])
 		}
 	case "version":
 		m := versionPattern.FindStringSubmatch(f.Value)
@@ -193,7 +193,7 @@ func (t filterToken) term() (FilterTerm, error) {
 		}
 		f.op, f.age = m[1], time.Duration(n)*seenUnits[m[3]]
 	default:
-		return f, Invalid("nothing is filtered by %q: say %s, or put it in quotes to search for it", short(t.key)+":", orList(FilterKeys))
+		return f, Invalid("there is no filter %q; use %s, or put the word in quotes to search for it", short(t.key)+":", orList(FilterKeys))
 	}
 	return f, nil
 }
@@ -207,7 +207,7 @@ func valuesOf(list string) (out []string) {
 	return out
 }
 
-// short is what somebody typed, for an error about it.
+// short truncates typed text for an error message.
 func short(s string) string {
 	if r := []rune(s); len(r) > 40 {
 		return string(r[:40]) + "…"
@@ -219,10 +219,10 @@ func orList(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
-// folded is a text as texts are compared: no case, and letters with marks as one.
+// folded returns a text for comparisons: in lower case and in Unicode normal form C.
 func folded(s string) string { return strings.ToLower(norm.NFC.String(s)) }
 
-// String is the filter as text, which ParseDeviceFilter reads as the same filter.
+// String returns the filter as text. ParseDeviceFilter makes the same filter of it.
 func (f DeviceFilter) String() string {
 	var b strings.Builder
 	for i, t := range f.Terms {
@@ -254,7 +254,7 @@ func quotedIf(s string, yes bool) string {
 	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
-// With is the filter with one more term, unless it has that.
+// With returns the filter with one more term, unless it has that term already.
 func (f DeviceFilter) With(t FilterTerm) DeviceFilter {
 	if slices.ContainsFunc(f.Terms, func(o FilterTerm) bool { return o.String() == t.String() }) {
 		return f
@@ -262,7 +262,7 @@ func (f DeviceFilter) With(t FilterTerm) DeviceFilter {
 	return DeviceFilter{append(slices.Clone(f.Terms), t)}
 }
 
-// Without is the filter without its i-th term.
+// Without returns the filter without its i-th term.
 func (f DeviceFilter) Without(i int) DeviceFilter {
 	return DeviceFilter{slices.Delete(slices.Clone(f.Terms), i, i+1)}
 }
@@ -277,7 +277,7 @@ func (f DeviceFilter) fits(d *listed) bool {
 	return true
 }
 
-// fits leaves Not aside.
+// fits reports whether a device fits the term, without regard to Not.
 func (t *FilterTerm) fits(d *listed) bool {
 	switch t.Key {
 	case "is":
@@ -323,8 +323,8 @@ func (t *FilterTerm) fits(d *listed) bool {
 
 var systemNames = map[string]string{"linux": "Linux", "darwin": "macOS", "windows": "Windows", "freebsd": "FreeBSD", "openbsd": "OpenBSD", "android": "Android", "ios": "iOS"}
 
-// SystemName is an operating system as people write it: of "darwin/arm64" it is "macOS,
-// arm64". What it does not know stays as it is.
+// SystemName returns the usual name of an operating system: "macOS, arm64" for "darwin/arm64".
+// Unknown systems stay as they are.
 func SystemName(os string) string {
 	name, arch, ok := strings.Cut(os, "/")
 	name = cmp.Or(systemNames[name], name)

@@ -10,25 +10,25 @@ import (
 	"weft/overlay/cert"
 )
 
-// Outlook is what the server knows of how a device can be reached: its connection to a
-// relay, and what speaks for a reason why it has none. The server is not told which path
-// two devices use.
+// Outlook is what the server knows about how to reach a device: its connection to a relay, or
+// likely reasons why it has none. The server does not know which paths devices use between
+// each other.
 type Outlook struct {
-	// Here says that its relay connection, if it has one, is to the relay in this process,
-	// which can measure the round trip.
+	// Here says that the device's relay connection, if it has one, is to the relay in this
+	// process, which can measure the round trip.
 	Here bool
-	// Since is when that connection was made, or when the device was last online; zero for
+	// Since is when that connection was made, or when the device was last online; zero if
 	// unknown.
 	Since   time.Time
-	Traffic *Traffic // through that connection; nil for unknown
-	Causes  []Cause  // while it is offline: the likeliest first
-	// Reports are the latest introductions that the device reported; none for who may not
+	Traffic *Traffic // through that connection; nil if unknown
+	Causes  []Cause  // if the device is offline, the likeliest first
+	// Reports are the latest introductions that the device reported; none if the actor may not
 	// read them.
 	Reports []store.Introduction
 }
 
-// Traffic is what a device had a relay forward since it connected there, and what was
-// forwarded to it, in bytes. What goes on direct paths is not in it.
+// Traffic is how many bytes a relay forwarded from and to a device since the device connected
+// to it. Traffic on direct paths is not included.
 type Traffic struct{ Sent, Received uint64 }
 
 // CauseKind says what may keep a device offline.
@@ -36,33 +36,34 @@ type CauseKind string
 
 // The kinds of Cause.
 const (
-	CauseNever       CauseKind = "never"       // it joined, and was never connected since
-	CauseRelay       CauseKind = "relay"       // its relay is not heard of either
-	CauseSite        CauseKind = "site"        // others at its address went with it, and none is there
-	CauseAlone       CauseKind = "alone"       // others at its address are online
+	CauseNever       CauseKind = "never"       // it has joined, but was never connected
+	CauseRelay       CauseKind = "relay"       // its relay is offline too
+	CauseSite        CauseKind = "site"        // all devices at its address went offline at about the same time
+	CauseAlone       CauseKind = "alone"       // other devices at its address are online
 	CauseCertificate CauseKind = "certificate" // its certificate has ended
-	CauseClock       CauseKind = "clock"       // it reported impossible times
+	CauseClock       CauseKind = "clock"       // it reported impossible times, so its clock may be wrong
 	CauseVersion     CauseKind = "version"     // it runs another version than the server
-	CauseItself      CauseKind = "itself"      // nothing else is known
+	CauseItself      CauseKind = "itself"      // nothing else is known, so the device itself may be off
 )
 
-// Cause is a likely reason why a device is offline, or what narrows it down.
+// Cause is a likely reason why a device is offline, or a hint to one.
 type Cause struct {
 	Kind  CauseKind
-	Count int       // of CauseSite and CauseAlone: devices that the asker may see
-	Name  string    // of CauseRelay: of the relay; of CauseVersion: the server's version
-	At    time.Time // of CauseRelay: when it was last heard of; of CauseCertificate: its end
+	Count int       // for CauseSite and CauseAlone: the other devices, of those that the actor may see
+	Name  string    // for CauseRelay: of the relay; for CauseVersion: the server's version
+	At    time.Time // for CauseRelay: when the server last heard from the relay; for CauseCertificate: its end
 }
 
 const (
-	// together is how far apart devices at one address go offline when their site does:
-	// a silent one is noticed within 140 s, and its last sign of life may be as old.
+	// together is how far apart devices may have been last online to count as gone at the same
+	// time. A relay notices within 140 s that a device is silent, and its last sign of life may
+	// be as old.
 	together = 5 * time.Minute
 	// latestReports is how many introductions an Outlook has.
 	latestReports = 5
 )
 
-// Outlook says what is known of how a device can be reached.
+// Outlook returns what the server knows about how to reach a device.
 func (s *Service) Outlook(ctx context.Context, a Actor, id cert.NodeID) (Outlook, error) {
 	var n store.Node
 	err := s.store.Read(ctx, func(r *store.Reader) (err error) { n, err = r.Node(s.network, id); return err })
@@ -109,18 +110,18 @@ func (s *Service) Outlook(ctx context.Context, a Actor, id cert.NodeID) (Outlook
 	return out, nil
 }
 
-// absence is what causesOf looks at. Its times are zero for never.
+// absence is the input of causesOf. Zero times mean never.
 type absence struct {
 	now, since, expires time.Time
-	software, server    string
-	relay               string // its last one, if that runs alone
+	software, server    string // versions
+	relay               string // the last relay of the device, if it is not the built-in one
 	relayHeard          time.Time
 	relayThere          bool
-	there, gone         int // others at its address: online, and offline since about the same time
+	there, gone         int // other devices at its address: online, and offline since about the same time
 	reports             []store.Introduction
 }
 
-// causesOf says why a device may be offline, the likeliest first. There is at least one.
+// causesOf returns why a device may be offline, the likeliest cause first, and at least one.
 func causesOf(f absence) (list []Cause) {
 	add := func(c Cause) { list = append(list, c) }
 	switch {

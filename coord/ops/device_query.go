@@ -14,30 +14,30 @@ import (
 	"weft/coord/store"
 )
 
-// DeviceQuery selects devices. The zero value selects all, by name.
+// DeviceQuery selects devices. The zero value selects all, sorted by name.
 type DeviceQuery struct {
-	Filter string // as ParseDeviceFilter reads it
-	Text   string // every space-separated word is a word of the filter, whatever it looks like; at most 100 bytes
+	Filter string // for ParseDeviceFilter
+	Text   string // words to search for, separated by spaces, without the grammar of Filter; at most 100 bytes
 	State  string // "", "online" or "offline"
-	KeyID  string // joined with this key
-	Sort   string // one of DeviceSorts, "" for by name; a minus before it turns the order round
-	After  string // DeviceList.Next of the page before: the cursor
-	Offset int    // or how many to pass over
-	Limit  int    // 0: all
+	KeyID  string // only devices that joined with this key
+	Sort   string // one of DeviceSorts, "" for name; a minus before it reverses the order
+	After  string // the cursor: DeviceList.Next of the page before
+	Offset int    // how many devices to skip, instead of After
+	Limit  int    // 0 for all
 }
 
-// DeviceSorts are the columns by which devices are sorted. Those that are alike are in the
-// order of their names, whichever way the order goes.
+// DeviceSorts are the columns by which devices can be sorted. Devices with equal values are
+// sorted by name, also in reverse order.
 var DeviceSorts = []string{"name", "status", "tags", "address", "relay", "version", "owner", "system", "seen"}
 
-// DeviceList is one page.
+// DeviceList is one page of devices.
 type DeviceList struct {
 	Devices []Device `json:"devices"`
-	Next    string   `json:"next"`    // DeviceQuery.After of the next page, "" at the end
-	Total   int      `json:"total"`   // that the query selects, whatever the page
-	Online  int      `json:"online"`  // online among all that the actor may see
-	All     int      `json:"all"`     // that the actor may see
-	Unaware int      `json:"unaware"` // of those: that do not know all addresses of the server
+	Next    string   `json:"next"`    // DeviceQuery.After for the next page, "" at the end
+	Total   int      `json:"total"`   // devices that the query selects, on all pages
+	All     int      `json:"all"`     // devices that the actor may see
+	Online  int      `json:"online"`  // how many of All are online
+	Unaware int      `json:"unaware"` // how many of All do not know all addresses of the server
 }
 
 // Devices lists the devices that the actor may see.
@@ -51,7 +51,8 @@ func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceLi
 		return list, err
 	}
 	list.All, list.Online, list.Unaware = s.countFor(a)
-	if want.every && len(a.Tags) == 0 && q.Limit > 0 && want.sort == "name" && !want.reverse { // the database finds the page
+	if want.every && len(a.Tags) == 0 && q.Limit > 0 && want.sort == "name" && !want.reverse {
+		// The database can find the page without reading all devices.
 		list.Devices = make([]Device, 0, min(q.Limit, list.All))
 		list.Total = list.All
 		page := store.NodePage{UserID: opDeviceRead.ownerSeen(a), Ending: s.asksIssued(), After: q.After, Offset: q.Offset, Limit: q.Limit + 1}
@@ -90,8 +91,9 @@ func (s *Service) Devices(ctx context.Context, a Actor, q DeviceQuery) (DeviceLi
 	return list, nil
 }
 
-// DeviceIDs returns the ids of the devices that a query selects, in its order, from its
-// Offset on: at most Limit, and at most 1000. total is how many there are in all.
+// DeviceIDs returns the ids of the devices that a query selects, in its order, from q.Offset
+// on: at most q.Limit, and at most MaxDeviceChange. It ignores q.After. total is how many
+// devices the query selects.
 func (s *Service) DeviceIDs(ctx context.Context, a Actor, q DeviceQuery) (ids []string, total int, err error) {
 	if err := opDeviceRead.asks(a); err != nil {
 		return nil, 0, err
@@ -116,8 +118,9 @@ func (s *Service) DeviceIDs(ctx context.Context, a Actor, q DeviceQuery) (ids []
 	return ids, total, nil
 }
 
-// EachDeviceOf calls f for the devices that a query selects, in its order: all of them,
-// whatever its page. The devices are as they were at the call; f may take its time.
+// EachDeviceOf calls f for all devices that a query selects, in its order. It ignores q.After,
+// q.Offset and q.Limit. f may be slow: no transaction is open while it runs, and all rows are
+// those at the time of the call.
 func (s *Service) EachDeviceOf(ctx context.Context, a Actor, q DeviceQuery, f func(Device) error) error {
 	if err := opDeviceRead.asks(a); err != nil {
 		return err
@@ -145,7 +148,7 @@ func (s *Service) EachDeviceOf(ctx context.Context, a Actor, q DeviceQuery, f fu
 type selection struct {
 	filter  DeviceFilter
 	keyID   string
-	every   bool // nothing is left out
+	every   bool // all devices are selected
 	sort    string
 	reverse bool
 }
@@ -175,19 +178,19 @@ func (q DeviceQuery) selection() (w selection, err error) {
 	return w, nil
 }
 
-// sorted is a device with what it is sorted by.
+// sorted is a device with its sort key.
 type sorted struct {
 	node *store.Node
 	key  sortKey
 }
 
-// sortKey is compared number first.
+// sortKey is the value by which devices are sorted: by n, then by text.
 type sortKey struct {
 	n    int64
 	text string
 }
 
-// find returns what is selected, in order.
+// find returns the selected devices, sorted.
 func (s *Service) find(ctx context.Context, a Actor, w selection) (found []sorted, err error) {
 	held, err := s.deviceRows(ctx)
 	if err != nil {
@@ -205,14 +208,14 @@ func (s *Service) find(ctx context.Context, a Actor, w selection) (found []sorte
 	}
 	switch {
 	case w.sort != "name":
-		slices.SortStableFunc(found, w.compare) // they come by name
+		slices.SortStableFunc(found, w.compare) // held.rows are sorted by name
 	case w.reverse:
 		slices.Reverse(found)
 	}
 	return found, nil
 }
 
-// compare is the order of two that are selected, but for their names.
+// compare compares two devices, except by name.
 func (w selection) compare(a, b sorted) int { return w.compareKeys(a.key, b.key) }
 
 func (w selection) compareKeys(a, b sortKey) int {
@@ -223,7 +226,7 @@ func (w selection) compareKeys(a, b sortKey) int {
 	return c
 }
 
-// cursor says where a page ends.
+// cursor returns DeviceList.Next of a page that ends with last.
 func (w selection) cursor(last sorted) string {
 	if w.sort == "name" {
 		return last.node.Name
@@ -231,8 +234,8 @@ func (w selection) cursor(last sorted) string {
 	return fmt.Sprintf("%d %s %s", last.key.n, last.node.Name, last.key.text)
 }
 
-// position is how many of found a page ended with that had this cursor. The device that it
-// names may be gone since.
+// position returns the index in found of the first device after a cursor. The device that the
+// cursor names may have been deleted.
 func (w selection) position(found []sorted, cursor string) int {
 	if w.sort == "name" {
 		return countUntil(found, func(f sorted) bool {
@@ -257,7 +260,7 @@ func countUntil(list []sorted, after func(sorted) bool) int {
 	return len(list)
 }
 
-// maxSortText bounds the texts that are compared, and with them cursors.
+// maxSortText bounds the texts of sort keys, and thereby the length of cursors.
 const maxSortText = 60
 
 func sortText(s string) string {
@@ -270,7 +273,7 @@ func sortText(s string) string {
 	return s
 }
 
-// keyOf is what a device is sorted by. Those that have nothing come last.
+// keyOf returns the sort key of a device. Devices without a value come last.
 func (w selection) keyOf(d *listed) sortKey {
 	text := func(s string) sortKey {
 		if s == "" {
@@ -294,16 +297,17 @@ func (w selection) keyOf(d *listed) sortKey {
 		return text(d.User)
 	case "system":
 		return text(SystemName(d.OS))
-	case "seen": // the latest first
+	case "seen": // latest first
 		if age := d.age(); age != never && d.state().Online {
 			return sortKey{n: math.MinInt64}
 		}
 		return sortKey{n: -unixOrZero(d.state().Since)}
 	}
-	return sortKey{} // by name
+	return sortKey{} // sort by name only
 }
 
-// versionKey orders versions as CompareVersions does, as far as its numbers are small.
+// versionKey returns a sort key with which versions sort as by CompareVersions, unless a
+// number has more than six digits.
 func versionKey(version string) sortKey {
 	numbers, pre := versionNumbers(version)
 	var b strings.Builder
@@ -311,26 +315,26 @@ func versionKey(version string) sortKey {
 		fmt.Fprintf(&b, "%06d.", min(n, 999_999))
 	}
 	if len(numbers) > 0 && pre == "" {
-		pre = "~" // after all that come before it
+		pre = "~" // sorts the release after its prereleases
 	}
 	return sortKey{text: sortText(b.String() + pre)}
 }
 
-// ShownTags are the tags that tell devices apart: without the one that all have which are
-// no computer of a person.
+// ShownTags returns the tags without "device", which all devices have that are not a person's
+// computer, so that it tells nothing.
 func ShownTags(tags []string) []string {
 	return slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == "device" })
 }
 
-// listed is a device on the way into a list. What takes a while is found out when somebody
-// asks.
+// listed is a device while it is filtered and sorted. Its presence is read when it is first
+// needed.
 type listed struct {
 	*store.Node
 	s       *Service
 	now     time.Time
 	row     *heldRow
 	present presence.State
-	asked   bool // present is known
+	asked   bool // present has been read
 }
 
 func (d *listed) state() presence.State {
@@ -340,7 +344,7 @@ func (d *listed) state() presence.State {
 	return d.present
 }
 
-// relay is the name of the relay where it is, "" while it is not online.
+// relay returns the name of the relay to which the device is connected, "" if not online.
 func (d *listed) relay() string {
 	if st := d.state(); st.Online {
 		return d.s.relayLabel(st.Relay)
@@ -348,7 +352,7 @@ func (d *listed) relay() string {
 	return ""
 }
 
-// age is how long ago it was last seen: 0 while it is online, never if it was not.
+// age returns how long ago the device was last online: 0 if it is, never if it never was.
 func (d *listed) age() time.Duration {
 	switch st := d.state(); {
 	case st.Online:
@@ -360,12 +364,12 @@ func (d *listed) age() time.Duration {
 	}
 }
 
-// is reports whether it is in one of FilterStates.
+// is reports whether the device is in a state, one of FilterStates.
 func (d *listed) is(state string) bool {
 	switch state {
 	case "online":
 		return d.state().Online
-	case "offline": // and known to be
+	case "offline": // but not if that is uncertain (Device.Unknown)
 		return !d.state().Online && !d.s.unsure(d.ID)
 	case "attention":
 		return d.s.attention(*d.Node) != ""
@@ -381,7 +385,7 @@ func (d *listed) is(state string) bool {
 	return false
 }
 
-// has reports whether a word, folded, is in what a list shows of it.
+// has reports whether a folded word occurs in what a list shows of the device.
 func (d *listed) has(word string) bool {
 	return strings.Contains(d.s.wordsOf(d.row), word) || strings.Contains(folded(d.relay()), word)
 }

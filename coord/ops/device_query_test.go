@@ -147,12 +147,12 @@ func TestDeviceFilter(t *testing.T) {
 		}
 	}
 	for filter, want := range map[string]string{
-		"colour:red":              "nothing is filtered by \"colour:\"",
+		"colour:red":              "there is no filter \"colour:\"",
 		"is:green":                "is:green: a device is online, offline,",
 		"is:":                     "a device is online",
-		"owner:":                  "owner: say which, such as owner:anna",
+		"owner:":                  "owner: want a value, such as owner:anna",
 		"version:<":               "want a version",
-		"version:1 x:c":           `nothing is filtered by "x:"`,
+		"version:1 x:c":           `there is no filter "x:"`,
 		"seen:7d":                 "want seen:>7d",
 		"seen:>7y":                "want seen:>7d",
 		"seen:>999999999d":        "want seen:>7d",

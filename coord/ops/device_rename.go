@@ -10,9 +10,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// RenameDevice gives a device another name. The server signs its certificate anew at
-// once and shows that to other devices; the device fetches its own when its config says
-// so. The old name leads to the device for a while.
+// RenameDevice gives a device another name. The server issues a certificate with that name at
+// once and gives it to other devices; the device fetches it when it finds the new name in its
+// config. The old name leads to the device for some time (dns_alias.go).
 type RenameDevice struct {
 	ID   cert.NodeID
 	Name string
@@ -37,7 +37,7 @@ func (c RenameDevice) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// named is what a rename changes, for the audit.
+// named is the value of the audit record of a rename.
 type named struct {
 	Name string `json:"name"`
 }
@@ -50,8 +50,8 @@ func newLabel(name string) (string, error) {
 	return label, nil
 }
 
-// rename gives a node a name that nobody has, and keeps its old one as an
-// alias, unless it undoes a rename of a moment ago.
+// rename gives a node a name that no other node has. The old name becomes an alias, unless
+// this undoes a rename of a moment ago.
 func (tx *Tx) rename(node *store.Node, name string) (err error) {
 	s, now := tx.s, tx.now
 	if err := s.mayRename(&tx.Reader, *node, now); err != nil {
@@ -67,7 +67,7 @@ func (tx *Tx) rename(node *store.Node, name string) (err error) {
 	old := node.Name
 	node.Name = name
 	if node.Wildcard {
-		node.N, err = tx.BumpConfig(s.network) // others' configs name it
+		node.N, err = tx.BumpConfig(s.network) // the configs of other nodes contain its name
 	} else {
 		node.N, err = tx.Bump(s.network)
 	}
@@ -99,7 +99,8 @@ func (tx *Tx) rename(node *store.Node, name string) (err error) {
 	return nil
 }
 
-// certifyAnew gives a node a certificate for what it is now, without being asked by it.
+// certifyAnew issues a certificate for a node's current name, tags and owner although the node
+// has not asked for one.
 func (tx *Tx) certifyAnew(node *store.Node, cause store.Cause) error {
 	pub, err := x509.ParsePKIXPublicKey(node.SPKI)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 // ReplaceDevice deletes a device and gives its name to another one, such as the new
 // hardware that replaces it.
 type ReplaceDevice struct {
-	Old cert.NodeID
-	By  cert.NodeID
-	// Match are the revisions of the old one that it may delete; nil for any.
+	Old cert.NodeID // is deleted
+	By  cert.NodeID // gets the name
+	// Match has the accepted values of Device.Revision of the old device; nil for any.
 	Match []string
 }
 
@@ -42,8 +42,8 @@ func (c ReplaceDevice) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// replaced is the change for the audit.
+// replaced is the value of the audit record.
 type replaced struct {
 	Name     string `json:"name"`
-	Replaces string `json:"replaces,omitempty"` // id of the device that is gone
+	Replaces string `json:"replaces,omitempty"` // id of the deleted device
 }

@@ -12,42 +12,43 @@ import (
 	"weft/overlay/cert"
 )
 
-// deviceRows holds the rows of all devices while somebody looks at lists of them: a page
-// that is open asks again at every change, and does not have the database read all of them
-// as often. Those that were written since the last list are read for the next one. They are
-// forgotten when nobody has asked for a while.
+// deviceRows caches the rows of all devices while lists of devices are in use: an open page
+// asks again at every change, and would make the database read all rows each time. For the next
+// list only the rows are read again that were written since. The cache is dropped when no list
+// was asked for between two calls of forget.
 type deviceRows struct {
 	mu   sync.Mutex // guards the following
 	held *heldRows  // nil for none
-	used bool       // since the last call of forget
-	asks bool       // somebody has asked since they were last forgotten: what is written is noted
-	n    uint64     // grows with each commit that wrote rows while asks
-	// written has what was written after held, and when; beyond maxWritten that is
-	// forgotten, and known again from lost on.
+	used bool       // a list was asked for since the last call of forget
+	asks bool       // lists are in use, so written is kept
+	n    uint64     // grows with each commit that writes rows while asks is set
+	// written maps the rows that were written after held was read to the value of n at that
+	// commit. If there are more than maxWritten they are dropped, and lost is the n from which
+	// on written is complete.
 	written map[store.Rows]uint64
 	lost    uint64
 }
 
-// maxWritten bounds deviceRows.written: 1 MB. Where more was written between two lists, one
-// query for all costs less.
+// maxWritten bounds deviceRows.written to about 1 MB. If more rows were written between two
+// lists, reading all rows costs less than reading these one by one.
 const maxWritten = 1 << 14
 
-// heldRows are never changed.
+// heldRows is a list of all rows. It is immutable.
 type heldRows struct {
-	n    uint64     // of deviceRows when they were read
-	rows []*heldRow // by name
-	// next is when the first certificate ends that was not read, the zero time for none:
-	// see Service.asksIssued.
+	n    uint64     // deviceRows.n when the rows were read
+	rows []*heldRow // sorted by name
+	// next is the first end of a certificate that was not read with its row, the zero time for
+	// none. When Service.asksIssued passes it, that certificate has to be read.
 	next time.Time
 }
 
-// heldRow is one row, which is shared by all heldRows until it is written.
+// heldRow is one row. Successive heldRows share it until the row is written.
 type heldRow struct {
 	store.Node
 	words atomic.Pointer[string] // see Service.wordsOf
 }
 
-// wrote notes rows that a commit wrote. It is called on the store's writer goroutine.
+// wrote is told which rows a commit wrote. The store's writer goroutine calls it.
 func (r *deviceRows) wrote(rows []store.Rows) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +65,8 @@ func (r *deviceRows) wrote(rows []store.Rows) {
 	}
 }
 
-// since begins to look: it returns the rows held, and what was written since.
+// since returns the cached rows, nil for none, the rows that were written since they were read,
+// and the present n.
 func (r *deviceRows) since() (held *heldRows, written []store.Rows, n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,8 +84,8 @@ func (r *deviceRows) since() (held *heldRows, written []store.Rows, n uint64) {
 	return r.held, written, r.n
 }
 
-// hold keeps rows for others, unless newer ones are held, or it is not known what was
-// written since.
+// hold puts rows into the cache, unless it has newer ones, or does not know which rows were
+// written since they were read.
 func (r *deviceRows) hold(h *heldRows) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,20 +100,21 @@ func (r *deviceRows) hold(h *heldRows) {
 	}
 }
 
-// forget is called once a minute.
+// forget drops the cache if it was not used since the last call. It is called once a minute.
 func (r *deviceRows) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.used {
 		r.held, r.written, r.asks = nil, nil, false
-		r.n++ // nobody notes what is written from here on
+		r.n++ // commits are not tracked from here on, so rows read before must not be held
 		r.lost = r.n
 	}
 	r.used = false
 }
 
-// deviceRows returns the rows of all devices, by name; they are not to be changed. What was
-// written before the call is in them. Nobody waits for another one who reads them.
+// deviceRows returns the rows of all devices, sorted by name, as of the call or later. The
+// caller must not change them. Concurrent callers each read the rows and do not wait for each
+// other.
 func (s *Service) deviceRows(ctx context.Context) (*heldRows, error) {
 	held, written, n := s.lists.since()
 	ending := s.asksIssued()
@@ -143,8 +146,8 @@ func (s *Service) deviceRows(ctx context.Context) (*heldRows, error) {
 	return fresh, nil
 }
 
-// ofRows returns the devices whose rows have to be read again: what was written, and those
-// whose certificates are needed by now.
+// ofRows returns the devices whose rows have to be read again: rows that were written, and
+// rows that need their certificates because these end before ending.
 func (h *heldRows) ofRows(written []store.Rows, ending time.Time) map[cert.NodeID]struct{} {
 	again, classes := map[cert.NodeID]struct{}{}, map[string]bool{}
 	for _, w := range written {
@@ -162,7 +165,7 @@ func (h *heldRows) ofRows(written []store.Rows, ending time.Time) map[cert.NodeI
 	return again
 }
 
-// readAgain returns the rows held with some devices as they are now.
+// readAgain returns a copy of the held rows in which some devices have been read again.
 func (s *Service) readAgain(r *store.Reader, held *heldRows, again map[cert.NodeID]struct{}, ending time.Time) ([]*heldRow, error) {
 	now := make([]*heldRow, 0, len(again))
 	for id := range again {
@@ -189,7 +192,7 @@ func (s *Service) readAgain(r *store.Reader, held *heldRows, again map[cert.Node
 	return append(rows, now...), nil
 }
 
-// wordsOf returns what a list shows of a row but its relay, as texts are compared.
+// wordsOf returns the folded texts that a list shows of a row, except for its relay.
 func (s *Service) wordsOf(d *heldRow) string {
 	if w := d.words.Load(); w != nil {
 		return *w
@@ -203,8 +206,8 @@ func (s *Service) wordsOf(d *heldRow) string {
 	return words
 }
 
-// sees returns whether an actor may see the device of a row, decided once for all of one
-// owner with the same tags.
+// sees returns a function that reports whether an actor may see the device of a row. It decides
+// once for all devices with the same owner and tags. Only one goroutine may call it.
 func sees(a Actor) func(*heldRow) bool {
 	classes := map[string]bool{}
 	return func(d *heldRow) bool {

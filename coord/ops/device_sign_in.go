@@ -11,37 +11,37 @@ import (
 	"weft/overlay/api"
 )
 
-// A network may want that people sign their devices in again every so many days
-// (SetSignIn.DeviceDays). That concerns devices without tags of people: those with tags act
-// as their tags, and services have nobody to sign them in.
+// The owner of the network may demand that people sign their devices in again after some days
+// (SetSignIn.DeviceDays). This applies to devices without tags that belong to people: devices
+// with tags do not act for a person, and services have nobody who could sign devices in.
 //
-// What counts as signing in is to join, by whatever key or code, and to be approved by the
-// person whose device it is, in the console after a sign-in of the last FreshFor
-// (SignInDevice): the key of a device, a token for the API and a browser that was left open
-// are not enough. A device that gets an owner, or loses its last tag, begins a period.
+// A device is signed in when it joins, with any key or code, and when its owner approves it in
+// the console, at most FreshFor after having signed in there (SignInDevice). The key of a
+// device, an API token and a browser that was left open are not enough. When a device gets
+// another owner or loses its last tag, a new period begins.
 //
-// A device that is overdue reaches nothing: it sees nobody, and rules do not mean it
-// (policy.Audience). It keeps its name, address, keys and certificates, renews these, and
+// An overdue device cannot reach other devices: its directory is empty, and rules do not apply
+// to it (policy.Audience). It keeps its name, address, keys and certificates, renews these, and
 // can be reached as before.
 //
-// A server that was off when devices came due has them be overdue as soon as it runs, with
-// no grace for the time that it was off. The device itself knows both times (signInOf) and
-// has reminded its person, for up to a week, whether the server ran or not; to approve it
-// takes the console, which runs again by then, and counts at once. A grace counted from the
-// start of the server would begin anew with each start: who can have it restart, or crash,
-// could put off without end what the owner demands.
+// If the server was off when devices came due, they are overdue as soon as it runs again, with
+// no grace period for the time that it was off. The device itself knows both times (signInOf)
+// and has reminded its owner for up to a week, whether the server ran or not. The owner can
+// approve it in the console as soon as the server runs again, with immediate effect. A grace
+// period from the start of the server would begin anew with each start, so somebody who can
+// make the server restart or crash could postpone the sign-in for ever.
 //
-// Only the server's clock counts. It decides on the full hour, so that however many devices
-// become overdue, other devices have to fetch their rules once in an hour at most for it.
+// Only the server's clock counts. Devices become overdue on the full hour, so that other
+// devices have to fetch their rules for this at most once an hour.
 
 const (
 	maxDeviceDays = 365
-	remindFor     = 7 * 24 * time.Hour // at most, before a device is overdue
+	remindFor     = 7 * 24 * time.Hour // reminders begin at most this long before a device is overdue
 	overdueBatch  = 500                // devices in one write
 )
 
-// signInDue returns when a device has to be signed in again, and from when on people are
-// reminded of that. ok is false for a device that never has to.
+// signInDue returns when a device has to be signed in again, and from when on its owner is
+// reminded. ok is false for a device that never has to be signed in again.
 func signInDue(set store.SignIn, n store.Node) (due, remind time.Time, ok bool) {
 	if set.DeviceDays == 0 || len(n.Tags) > 0 || !n.OfPerson {
 		return due, remind, false
@@ -62,8 +62,8 @@ func devicePeriod(set store.SignIn) time.Duration {
 	return time.Duration(set.DeviceDays) * 24 * time.Hour
 }
 
-// overdueUntil is the latest sign-in of devices that are overdue now; the zero time if none
-// can be, which is before all of them. It says the same as signInDue.
+// overdueUntil returns the time of the latest sign-in with which a device is overdue now, or
+// the zero time if no device can be. It has to agree with signInDue.
 func overdueUntil(set store.SignIn, now time.Time) time.Time {
 	until := now.UTC().Truncate(time.Hour).Add(-devicePeriod(set))
 	if set.DeviceDays == 0 || set.DeviceFrom != nil && set.DeviceFrom.After(until) {
@@ -72,7 +72,7 @@ func overdueUntil(set store.SignIn, now time.Time) time.Time {
 	return until
 }
 
-// signInOf is what a device is told of that.
+// signInOf returns the part of a device's config that says when it has to be signed in again.
 func signInOf(set store.SignIn, n store.Node) *api.SignIn {
 	due, remind, ok := signInDue(set, n)
 	if !ok {
@@ -81,14 +81,14 @@ func signInOf(set store.SignIn, n store.Node) *api.SignIn {
 	return &api.SignIn{Due: due, Remind: remind, Overdue: n.Overdue}
 }
 
-// DeviceSignIn is when the person whose device it is has to sign it in again.
+// DeviceSignIn is when the owner of a device has to sign it in again.
 type DeviceSignIn struct {
 	Due     time.Time `json:"due"`
-	Soon    bool      `json:"soon"` // so soon that people are reminded, or overdue
+	Soon    bool      `json:"soon"` // the owner is reminded, or the device is overdue
 	Overdue bool      `json:"overdue"`
 }
 
-// deviceSignIn is that of a device, nil for one that never has to be signed in again.
+// deviceSignIn returns the DeviceSignIn of a device, nil if it never has to be signed in again.
 func (s *Service) deviceSignIn(n store.Node) *DeviceSignIn {
 	due, remind, ok := signInDue(*s.signIn.Load(), n)
 	if !ok {
@@ -97,8 +97,8 @@ func (s *Service) deviceSignIn(n store.Node) *DeviceSignIn {
 	return &DeviceSignIn{Due: due, Soon: n.Overdue || !s.now().Before(remind), Overdue: n.Overdue}
 }
 
-// judgeSignIns has devices be overdue that should be, and no others: at most limit of them.
-// It returns those that it changed.
+// judgeSignIns marks devices overdue that have become so, and unmarks those that are not any
+// more, at most limit together. It returns the devices that it changed.
 func (tx *Tx) judgeSignIns(set store.SignIn, limit int) ([]store.Node, error) {
 	until := overdueUntil(set, tx.now)
 	list, err := tx.Lapsed(tx.s.network, until, limit)
@@ -116,8 +116,8 @@ func (tx *Tx) judgeSignIns(set store.SignIn, limit int) ([]store.Node, error) {
 	return list, tx.setOverdue(list)
 }
 
-// setOverdue stores that of devices that have it changed, and has everybody follow whom it
-// concerns: the devices, and those that their users reach.
+// setOverdue stores Overdue of the devices in list, and makes the devices and all those that
+// their owners may reach fetch what has changed for them.
 func (tx *Tx) setOverdue(list []store.Node) error {
 	if len(list) == 0 {
 		return nil
@@ -137,8 +137,8 @@ func (tx *Tx) setOverdue(list []store.Node) error {
 	return tx.overdueChanged(n, slices.Collect(maps.Keys(users))...)
 }
 
-// overdueChanged has everybody follow, with change n, that other devices of users are
-// overdue.
+// overdueChanged raises, with change n, the config version of the devices that these users may
+// reach, because the rules of those devices depend on which devices of a user are overdue.
 func (tx *Tx) overdueChanged(n uint64, userIDs ...string) error {
 	for _, id := range userIDs {
 		tx.changed(n, store.OverdueChanged, id)
@@ -146,13 +146,13 @@ func (tx *Tx) overdueChanged(n uint64, userIDs ...string) error {
 	return tx.BumpConfigOf(tx.s.network, tx.s.index.reachedBy(userIDs), n)
 }
 
-// lapse has devices be overdue whose time has come, and others not be: after the clock was
-// put right.
+// lapse marks devices overdue that have become so. It also unmarks devices that are not overdue
+// any more because the clock was set right.
 type lapse struct{}
 
 func (lapse) operation() *Operation { return opDeviceOverdue }
 
-// run returns whether there are more.
+// run changes one batch, and returns whether there may be more.
 func (lapse) run(tx *Tx) (more bool, err error) {
 	if err := tx.may(target{}); err != nil {
 		return false, err
@@ -172,11 +172,11 @@ func (lapse) run(tx *Tx) (more bool, err error) {
 	return len(list) == overdueBatch, err
 }
 
-// checkSignIns runs lapse if the hour is another one than hour. It returns the hour that it
-// was done for.
+// checkSignIns runs lapse if hour, the result of the last call, is over. It returns the hour,
+// since 1970, for which the devices were checked last.
 func (s *Service) checkSignIns(ctx context.Context, hour int64) (int64, error) {
 	now := s.now().Unix() / 3600
-	if now == hour || s.signIn.Load().DeviceDays == 0 { // turned on, it is due in a day
+	if now == hour || s.signIn.Load().DeviceDays == 0 { // if it is set later, no device is due within a day
 		return now, nil
 	}
 	for {
@@ -189,8 +189,9 @@ func (s *Service) checkSignIns(ctx context.Context, hour int64) (int64, error) {
 	}
 }
 
-// reassigned begins a period of a device that has got an owner, or lost its last tag. One
-// with tags is never overdue.
+// reassigned adjusts the sign-in of a device whose owner or tags changed: a device that got
+// another owner or lost its last tag begins a new period, and a device with tags is never
+// overdue.
 func (tx *Tx) reassigned(node *store.Node, old store.Node) error {
 	u, err := tx.User(tx.s.network, node.UserID)
 	if err != nil {
@@ -217,8 +218,8 @@ func (tx *Tx) reassigned(node *store.Node, old store.Node) error {
 	return tx.overdueChanged(n, old.UserID)
 }
 
-// SignInDevice signs the device in that shows a code and asks for that. The person whose
-// device it is does that, in the console and after a recent sign-in.
+// SignInDevice signs in the device that shows a code. Only its owner may do that, in the
+// console and after a recent sign-in there.
 type SignInDevice struct {
 	Code string `json:"-"`
 }
@@ -236,18 +237,18 @@ func (c SignInDevice) run(tx *Tx) (none store.Node, err error) {
 		return none, err
 	}
 	if !a.signIn {
-		return none, Invalid("the device with this code asks to join; it has not to be signed in again")
+		return none, Invalid("the device with this code asks to join; it need not be signed in again")
 	}
 	node, err := tx.Node(s.network, a.node())
 	if err != nil {
 		return none, err
 	}
-	// Tags do not narrow what somebody may do here: it is about their account.
+	// Limits by tags do not apply here, because the target is the actor's own account.
 	if err := tx.may(target{kind: "user", id: node.UserID, owner: node.UserID}); err != nil {
 		return none, notYours(err)
 	}
 	if tx.actor.Via != ViaConsole {
-		return none, fmt.Errorf("%s: a token is no sign-in; approve it in the console: %w", tx.op.Name, ErrForbidden)
+		return none, fmt.Errorf("%s: an API token is not a sign-in; approve the device in the console: %w", tx.op.Name, ErrForbidden)
 	}
 	if _, _, ok := signInDue(*s.signIn.Load(), node); !ok {
 		return none, inTheWay("%s does not have to be signed in again", node.Name)
@@ -284,10 +285,11 @@ func (c SignInDevice) run(tx *Tx) (none store.Node, err error) {
 	return node, nil
 }
 
-// ErrNotYours refuses to sign in a device for somebody else.
-var ErrNotYours error = wordedError{"this code is of a device that belongs to somebody else, who alone can sign it in, in the console", ErrForbidden}
+// ErrNotYours refuses to sign in a device of somebody else.
+var ErrNotYours error = wordedError{"the device with this code belongs to somebody else, and only its owner can sign it in, in the console", ErrForbidden}
 
-// notYours says that of a device that the actor may do nothing to.
+// notYours replaces the ErrNotFound that hides other people's devices with ErrNotYours: the
+// actor has the code, so there is nothing to hide.
 func notYours(err error) error {
 	if !isNotFound(err) {
 		return err

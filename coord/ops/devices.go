@@ -9,15 +9,16 @@ import (
 	"weft/overlay/cert"
 )
 
-// Errors that the verbs and the console distinguish.
+// Errors that the CLI, the API and the console distinguish.
 var (
 	ErrNotFound = store.ErrNotFound
 	ErrTaken    = store.ErrTaken
 	ErrInvalid  = errors.New("invalid")
-	ErrTooOften = errors.New("too often") // it may be done again later
+	ErrTooOften = errors.New("too often") // possible again later
 )
 
-// wordedError is an ErrInvalid or ErrTooOften whose text is only what is wrong.
+// wordedError is an error of some kind, such as ErrInvalid, whose text says only what is wrong
+// and not the kind.
 type wordedError struct {
 	what string
 	kind error
@@ -26,12 +27,12 @@ type wordedError struct {
 func (e wordedError) Error() string { return e.what }
 func (e wordedError) Unwrap() error { return e.kind }
 
-// Invalid returns an ErrInvalid whose text is only what is wrong.
+// Invalid returns an ErrInvalid with this text.
 func Invalid(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrInvalid}
 }
 
-// inTheWay returns an ErrTaken whose text is only what is in the way.
+// inTheWay returns an ErrTaken with this text, which says what prevents the operation.
 func inTheWay(format string, args ...any) error {
 	return wordedError{fmt.Sprintf(format, args...), ErrTaken}
 }
@@ -54,11 +55,11 @@ func (s *Service) FindDevice(ctx context.Context, word string) (store.Node, erro
 	return node, nil
 }
 
-// device reads a device and asks whether the actor may do this to it.
+// device reads a device, and returns an error if the actor may not do the operation on it.
 func (tx *Tx) device(id cert.NodeID) (store.Node, error) {
 	node, err := tx.Node(tx.s.network, id)
 	if err != nil {
-		tx.asked = true // there is nothing to be allowed
+		tx.asked = true // without a device there is nothing to authorize
 		return node, err
 	}
 	return node, tx.may(deviceTarget(node))

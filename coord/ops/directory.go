@@ -12,21 +12,21 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleDirectory answers with the nodes that policy lets the caller reach: as a delta
-// on the directory that it holds, where that is possible.
+// handleDirectory answers with the nodes that the policy lets the caller reach, if possible as
+// a delta to the directory that the caller has.
 func (s *Service) handleDirectory(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	since, err := sinceOf(r)
 	if err != nil {
 		return nil, err
 	}
-	// The view is taken before the database is read: the data is at least as
-	// new as the version it goes out under.
+	// Take the view before reading the database, so that the data are at least as new as the
+	// version with which they are sent.
 	v, ok := s.index.view(c.id)
 	if !ok {
 		return nil, gone(store.ErrNotFound)
 	}
 	if v.lookup {
-		return nil, fail(http.StatusConflict, api.CodeTooLarge, "the directory is too large to hold", "look names up one by one")
+		return nil, fail(http.StatusConflict, api.CodeTooLarge, "the directory is too large to be sent as a whole", "look names up one by one")
 	}
 	d := &api.Directory{Version: v.versions.Directory, Peers: []api.Peer{}, Removed: []string{}}
 	if !v.reaches(since) {
@@ -44,14 +44,14 @@ func (s *Service) handleDirectory(ctx context.Context, c *caller, r *http.Reques
 	return d, nil
 }
 
-// reaches reports whether there is a delta on a version.
+// reaches reports whether the server can make a delta from a version to the present one.
 func (v *view) reaches(since api.Version) bool {
 	have := v.versions.Directory
 	return since.Epoch == have.Epoch && since.N >= v.fullAfter && since.N <= have.N
 }
 
-// readDirectory completes d for who has this view, and hands over the nodes
-// that changed.
+// readDirectory completes d for a caller with this view: it calls each for every node that
+// changed after since, and adds the removed ones.
 func (s *Service) readDirectory(ctx context.Context, v view, d *api.Directory, since uint64, each func(*store.Node) error) error {
 	if !v.initiates {
 		return nil
@@ -83,8 +83,8 @@ func (s *Service) readDirectory(ctx context.Context, v view, d *api.Directory, s
 // maxChanges is how many changed nodes a nudge lists at most.
 const maxChanges = 4
 
-// changesCache holds the changes that were sent last: a rename is the same for all nodes
-// that see the device and hold the same directory.
+// changesCache caches the changes to the present directory version: a rename makes the same
+// changes for all nodes with the same owner, tags and directory version.
 type changesCache struct {
 	mu   sync.Mutex
 	last map[changesKey]*changes // of one version; mu guards it
@@ -96,17 +96,17 @@ type changesKey struct {
 	since uint64
 }
 
-// changes is what a nudge brings along. What it holds is never changed.
+// changes are the changes that a nudge contains. They are immutable.
 type changes struct {
 	api.Changes
-	about []cert.NodeID
-	long  bool
+	about []cert.NodeID // nodes that were added or changed
+	long  bool          // there are too many for a nudge
 }
 
 var errLong = errors.New("more changes than a nudge holds")
 
-// Changes returns what leads a node from the directory that it holds to the
-// current one, or nil when that is not short: then the node fetches it.
+// Changes returns the changes from the directory version that a node has to the current one,
+// or nil if they are too many for a nudge: then the node has to fetch them.
 func (s *Service) Changes(ctx context.Context, node cert.NodeID, held api.Version) *api.Changes {
 	v, ok := s.index.view(node)
 	if !ok || v.lookup || !v.initiates || !v.reaches(held) || held == v.versions.Directory {

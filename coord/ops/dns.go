@@ -1,11 +1,10 @@
 package ops
 
-// The DNS settings of the network, which its owner makes: records beside the devices'
-// own names, split routes, nameservers, search domains and options. They are read from
-// memory for the config of each node, and changed as a whole, in one write that also
-// raises the config version of all nodes. The settings of one device are in
-// dns_device.go, former names in dns_alias.go; dns_edit.go changes the settings, and
-// dns_preview.go says what a name will answer.
+// The DNS settings of the network: records in addition to the devices' own names, split routes,
+// nameservers, search domains and options. The config of each node contains them. They are kept
+// in memory, and changed as a whole in one write that also raises the config version of all
+// nodes (dns_edit.go). The settings of one device are in dns_device.go, former names in
+// dns_alias.go, and dns_preview.go says how a name will be answered.
 
 import (
 	"context"
@@ -17,9 +16,9 @@ import (
 	"weft/overlay/api"
 )
 
-// Bounds, so that every node's config stays small: maxRecordBytes is over all
-// names and values together.
 const (
+	// maxRecordBytes bounds the names and values of all records together, because they are in
+	// the config of every node.
 	maxRecordBytes = 256 << 10
 	maxAliasDays   = 365
 )
@@ -30,8 +29,8 @@ type DNSInfo struct {
 	Suffix string `json:"suffix"`
 	store.DNS
 	Aliases   []AliasInfo `json:"aliases"`
-	Wildcards []string    `json:"wildcards"` // devices that answer for every name below theirs
-	Revision  string      `json:"revision"`  // what EditDNS.Match takes
+	Wildcards []string    `json:"wildcards"` // devices whose addresses answer for all names below theirs
+	Revision  string      `json:"revision"`  // for EditDNS.Match
 }
 
 // AliasInfo is a former name that still leads to its device.
@@ -45,7 +44,7 @@ func (s *Service) DNS(ctx context.Context) (DNSInfo, error) {
 	return s.dnsWith(ctx, func(store.Node) bool { return true })
 }
 
-// dnsWith is DNS with the names of those devices alone that may is true of.
+// dnsWith is DNS, but leaves out the names of devices for which may returns false.
 func (s *Service) dnsWith(ctx context.Context, may func(store.Node) bool) (DNSInfo, error) {
 	decided := s.names.Load()
 	i := DNSInfo{Suffix: s.suffix, Revision: dnsRevision(decided), DNS: *decided, Aliases: []AliasInfo{}, Wildcards: []string{}}
@@ -88,16 +87,16 @@ func (s *Service) dnsWith(ctx context.Context, may func(store.Node) bool) (DNSIn
 	return i, err
 }
 
-// dnsRevision changes whenever the owner changes something about names.
+// dnsRevision returns DNSInfo.Revision: a hash of the settings.
 func dnsRevision(d *store.DNS) string {
 	b, err := json.Marshal(d)
 	if err != nil {
-		panic(err) // it was read from JSON
+		panic(err) // cannot happen: the settings were read from JSON
 	}
 	return revisionOfParts(string(b))
 }
 
-// fullName is a stored name in full, without a final dot.
+// fullName returns the full name, without a final dot, of a stored record name.
 func (s *Service) fullName(name string) string {
 	switch {
 	case name == "@":

@@ -1,10 +1,9 @@
 package ops
 
-// A device that is renamed keeps its old name for a while, so that bookmarks and
-// scripts go on working. In that time no other device can have the name; if the device
-// is deleted, the name ends too. Other nodes receive the former name together with the
-// device, in the same directory or lookup, so at every moment one of the two names
-// answers.
+// A device that is renamed keeps its old name for some time as an alias, so that bookmarks and
+// scripts keep working. During that time no other device can have the name. If the device is
+// deleted the alias ends too. Other nodes receive the alias together with the device, in the
+// same directory or lookup, so at every moment at least one of the two names is answered.
 
 import (
 	"errors"
@@ -18,12 +17,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// aliasBatch bounds the aliases that end in one write.
+// aliasBatch bounds how many aliases one write deletes.
 const aliasBatch = 500
 
-// claimName makes sure that a node may have a name: it is not reserved, no other
-// node has it or had it lately, and no record answers for it. Its own former name it may have
-// back.
+// claimName returns an error if a node may not have a name: because it is reserved, because it
+// is the alias of another node, or because a record answers for it. If the name is an alias of
+// the node itself, or has expired, it deletes the alias. That no other node has the name is
+// ensured by the database.
 func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 	if dns.Reserved(name) {
 		return Invalid("name %q: programs look up this name on their own and would trust the device that has it; choose another, or add a record for it (weft-server dns records add)", name)
@@ -42,7 +42,7 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 		if err != nil {
 			return err
 		}
-		if opDeviceRead.authorize(tx.actor, deviceTarget(node)) != nil { // whose it is, is not for the actor to know
+		if opDeviceRead.authorize(tx.actor, deviceTarget(node)) != nil { // do not reveal whose alias it is
 			return fmt.Errorf("name %q: %w", name, ErrTaken)
 		}
 		return inTheWay("%s was the name of %s and leads to it until %s; end that former name first (weft-server dns aliases remove %s)",
@@ -57,13 +57,13 @@ func (s *Service) claimName(tx *Tx, id cert.NodeID, name string) error {
 	return err
 }
 
-// undoneWithin is how soon after a rename the old name has to come back for the new one to
-// count as undone: longer than a page offers that.
+// undoneWithin is how soon after a rename giving the old name back counts as undoing it. The
+// console offers to undo a rename for a shorter time.
 const undoneWithin = 5 * time.Minute
 
-// undoes reports whether a node that is given this name gets back the one that it had until
-// a moment ago: the name between was a mistake, which nobody has come to rely on. It is free
-// again, leads nowhere, and takes the place of no name that was in use.
+// undoes reports whether giving a node this name undoes a rename of a moment ago. Then the name
+// in between was a mistake that nobody relies on, so it does not become an alias, which could
+// displace an older one.
 func (s *Service) undoes(tx *Tx, id cert.NodeID, name string) (bool, error) {
 	a, err := tx.Alias(s.network, name)
 	if isNotFound(err) || err == nil && a.NodeID != id {
@@ -77,7 +77,7 @@ func (s *Service) undoes(tx *Tx, id cert.NodeID, name string) (bool, error) {
 	return err == nil && since >= 0 && since < undoneWithin, err
 }
 
-// keepName makes old an alias of the node, or frees it if there is no grace.
+// keepName makes old an alias of the node, or frees it if the network keeps no aliases.
 func (s *Service) keepName(tx *Tx, id cert.NodeID, old string) error {
 	n, err := tx.DNS(s.network)
 	if err != nil {
@@ -112,8 +112,8 @@ func wireAliases(list []store.Alias) []api.Alias {
 	return out
 }
 
-// aliasesChanged has everybody who sees the node told about its aliases as they
-// are now.
+// aliasesChanged raises the version of a node, so that all nodes that see it fetch its present
+// aliases.
 func (s *Service) aliasesChanged(tx *Tx, id cert.NodeID) error {
 	node, err := tx.Node(s.network, id)
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *Service) aliasesChanged(tx *Tx, id cert.NodeID) error {
 	if node.N, err = tx.Bump(s.network); err != nil {
 		return err
 	}
-	node.ConfigN = node.N // its own names are in its config
+	node.ConfigN = node.N // its config contains its aliases too
 	if err := tx.SetNodeN(s.network, node); err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (s *Service) aliasesChanged(tx *Tx, id cert.NodeID) error {
 	return nil
 }
 
-// removeAliasTx ends an alias before its time.
+// removeAliasTx deletes an alias that has not expired.
 func (s *Service) removeAliasTx(tx *Tx, name string) error {
 	label, ok := s.label(name)
 	a, err := tx.Alias(s.network, label)
@@ -150,7 +150,7 @@ func cmpErr(err, otherwise error) error {
 	return otherwise
 }
 
-// endAliases ends those whose time is over.
+// endAliases deletes expired aliases.
 type endAliases struct{}
 
 func (endAliases) operation() *Operation { return opNamesFree }

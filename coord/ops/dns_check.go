@@ -11,8 +11,8 @@ import (
 	"weft/dns"
 )
 
-// checkDNS refuses settings that resolvers would ignore, and settings that would cut
-// devices off.
+// checkDNS returns an error for settings that the devices' resolvers would ignore, or with
+// which devices could not find the server any more.
 func (s *Service) checkDNS(old, next *store.DNS) error {
 	size := 0
 	for _, r := range next.Records {
@@ -24,8 +24,8 @@ func (s *Service) checkDNS(old, next *store.DNS) error {
 	case size > maxRecordBytes && len(next.Records) > len(old.Records):
 		return Invalid("the records are %d bytes together, at most %d", size, maxRecordBytes)
 	}
-	// A setting that was wrong already does not stop another change: it may have become
-	// wrong because the network's suffix changed.
+	// A setting that was wrong before does not prevent other changes. It may have become wrong
+	// because the network's suffix changed.
 	known := map[string]bool{}
 	for _, p := range dns.Problems(&old.DNS, s.suffix) {
 		known[p.Text] = true
@@ -37,7 +37,7 @@ func (s *Service) checkDNS(old, next *store.DNS) error {
 	}
 	for _, r := range next.Routes {
 		if host := s.coversServer(r.Suffix); host != "" && !slices.ContainsFunc(old.Routes, func(o dns.Route) bool { return o.Suffix == r.Suffix }) {
-			return Invalid("route %s: it covers the server's own name %s, which devices must find before they have a network", r.Suffix, host)
+			return Invalid("route %s: it covers the server's own name %s, which devices have to resolve before they are connected", r.Suffix, host)
 		}
 		if err := checkServers(r.Nameservers); err != nil {
 			return Invalid("route %s: %v", r.Suffix, err)
@@ -49,7 +49,8 @@ func (s *Service) checkDNS(old, next *store.DNS) error {
 	return nil
 }
 
-// partName says what a problem's part is: records[3] means nothing to people.
+// partName returns words for the part of the settings that a problem is about, such as the name
+// of a record for "records[3]".
 func (s *Service) partName(n *store.DNS, part string) string {
 	var i int
 	if _, err := fmt.Sscanf(part, "records[%d]", &i); err == nil && i < len(n.Records) {
@@ -61,7 +62,7 @@ func (s *Service) partName(n *store.DNS, part string) string {
 	return strings.ReplaceAll(part, "_", "-")
 }
 
-// checkServers refuses the resolver itself as its own upstream.
+// checkServers refuses the address of the devices' own resolver as a nameserver.
 func checkServers(list []dns.Nameserver) error {
 	for _, n := range list {
 		host := n.Address
@@ -77,8 +78,8 @@ func checkServers(list []dns.Nameserver) error {
 	return nil
 }
 
-// coversServer returns the host name of the server or a relay that is zone or
-// below it, "" for none.
+// coversServer returns a host name of the server or of a relay that equals zone or is below
+// it, "" for none.
 func (s *Service) coversServer(zone string) string { return coveredHost(zone, s.ownHosts()) }
 
 func coveredHost(zone string, hosts []string) string {
@@ -90,8 +91,8 @@ func coveredHost(zone string, hosts []string) string {
 	return ""
 }
 
-// hostNames are the names, not the addresses, in a server's or relay's
-// addresses, in lower case.
+// hostNames returns the host names in the URLs and STUN addresses of a server or relay, in
+// lower case and without IP addresses.
 func hostNames(urls, stun []string) []string {
 	var out []string
 	add := func(h string) {

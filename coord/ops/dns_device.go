@@ -9,11 +9,10 @@ import (
 	"weft/overlay/cert"
 )
 
-// dnsOf is what one node's resolver needs: what the owner decided, whether this
-// node's LAN wins, its own former names, and which of the devices that it sees
-// answer for names below theirs.
+// dnsOf returns the DNS part of a node's config: the network's settings, with those of this
+// node, its aliases, and which of the devices that it sees answer for names below theirs.
 func (s *Service) dnsOf(node store.Node) api.DNS {
-	d := s.names.Load().DNS // what it points to is not changed
+	d := s.names.Load().DNS // a shallow copy: do not change what its fields point to
 	if node.LANNames != 0 {
 		d.LANNamesWin = node.LANNames > 0
 	}
@@ -34,8 +33,8 @@ type SetDeviceDNS struct {
 
 // DeviceDNS are the DNS settings of one device.
 type DeviceDNS struct {
-	Wildcard *bool  `json:"wildcard,omitempty"`  // whether it answers for every name below its own; nil leaves it as it is
-	LANNames string `json:"lan_names,omitempty"` // whether short names of its LAN come first: "default", "on", "off", or "" to leave it as it is
+	Wildcard *bool  `json:"wildcard,omitempty"`  // whether its address answers for all names below its own; nil for no change
+	LANNames string `json:"lan_names,omitempty"` // whether short names of its LAN come first: "default", "on" or "off"; "" for no change
 }
 
 func (SetDeviceDNS) operation() *Operation { return opDeviceDNS }
@@ -90,7 +89,7 @@ func deviceDNSOf(n store.Node) DeviceDNS {
 	return DeviceDNS{Wildcard: &n.Wildcard, LANNames: n.LANNames.String()}
 }
 
-// aliasInfos are the former names of a node that have not ended.
+// aliasInfos returns the aliases of a node that have not expired, the latest first.
 func (s *Service) aliasInfos(id cert.NodeID) []AliasInfo {
 	list := []AliasInfo{}
 	for _, a := range s.index.aliasesOf(id) {

@@ -11,16 +11,16 @@ import (
 	"weft/overlay/api"
 )
 
-// DNSEdit is a change of the DNS settings. The fields that are set are applied in this
-// order: all of them or none.
+// DNSEdit is a change of the DNS settings. The fields that are set are applied in this order,
+// and either all of them or none.
 type DNSEdit struct {
 	RemoveRecord *RecordMatch      `json:"remove_record,omitempty"`
 	AddRecord    *NewRecord        `json:"add_record,omitempty"`
 	RemoveRoute  *string           `json:"remove_route,omitempty"`
-	AddRoute     *api.DNSRoute     `json:"add_route,omitempty"`    // takes the place of one with the same suffix
-	Nameservers  *[]api.Nameserver `json:"nameservers,omitempty"`  // all of them
-	Search       *[]string         `json:"search,omitempty"`       // all of them
-	Options      map[string]string `json:"options,omitempty"`      // by the names of Options
+	AddRoute     *api.DNSRoute     `json:"add_route,omitempty"`    // replaces a route with the same suffix
+	Nameservers  *[]api.Nameserver `json:"nameservers,omitempty"`  // the new list
+	Search       *[]string         `json:"search,omitempty"`       // the new list
+	Options      map[string]string `json:"options,omitempty"`      // values by the names in DNSOptions
 	RemoveAlias  *string           `json:"remove_alias,omitempty"` // a former name
 }
 
@@ -28,7 +28,7 @@ type DNSEdit struct {
 // changed and the error is ErrInvalid, ErrTaken or ErrNotFound.
 type EditDNS struct {
 	DNSEdit
-	Match []string // the revisions that it may change (DNSInfo.Revision); nil for any
+	Match []string // DNSInfo.Revision must be one of these; nil for any
 }
 
 func (EditDNS) operation() *Operation { return opDNSEdit }
@@ -60,7 +60,8 @@ func (c EditDNS) run(tx *Tx) (none struct{}, err error) {
 	return none, err
 }
 
-// applyDNS makes the edit in n, where lists may be nil then; an alias is ended at once.
+// applyDNS applies an edit to n, except that it deletes an alias in the transaction at once.
+// Lists in n may be nil afterwards.
 func (s *Service) applyDNS(tx *Tx, n *store.DNS, e DNSEdit) error {
 	if e.RemoveRecord != nil {
 		if err := s.removeRecords(n, *e.RemoveRecord); err != nil {
@@ -113,8 +114,8 @@ func (s *Service) applyDNS(tx *Tx, n *store.DNS, e DNSEdit) error {
 	return nil
 }
 
-// routeSuffix is a suffix as it is stored: ASCII, lower case, no dots at its
-// ends. What cannot be one is left for the check.
+// routeSuffix returns a suffix as it is stored: in ASCII and lower case, without dots at its
+// ends. checkDNS refuses what is not valid.
 func routeSuffix(text string) string {
 	text = strings.Trim(strings.TrimSpace(text), ".")
 	if ascii, err := dns.ASCIIName(text); err == nil {
@@ -131,8 +132,8 @@ func trimmed(list []api.Nameserver) []api.Nameserver {
 	return list
 }
 
-// storeDNS writes the difference, if there is one, and makes it a change of
-// everybody's config.
+// storeDNS writes the difference between old and next. If there is one, it raises the config
+// version of all nodes.
 func (s *Service) storeDNS(tx *Tx, old, next *store.DNS) (changed bool, err error) {
 	if changed = !reflect.DeepEqual(old.WithRecords(nil), next.WithRecords(nil)); changed {
 		if err := tx.SetDNS(s.network, *next); err != nil {

@@ -10,7 +10,7 @@ import (
 	"weft/coord/store"
 )
 
-// Option is one thing that `dns set` can set.
+// Option is a DNS option that `weft-server dns set` can set.
 type Option struct {
 	Name string
 	Help string
@@ -27,18 +27,18 @@ var DNSOptions = []Option{
 		func(d *store.DNS, v string) (err error) { d.AliasDays, err = number(v, 0, maxAliasDays); return err },
 		func(d *store.DNS) string { return strconv.Itoa(d.AliasDays) }},
 	flag("lan-names-win", "short names of a device's own LAN come before the network's", func(d *store.DNS) *bool { return &d.LANNamesWin }),
-	flag("stop-rebinding", "take private addresses out of answers for public names", func(d *store.DNS) *bool { return &d.StopRebinding }),
-	{"rebinding-allowed", "names that may answer with private addresses all the same, separated by commas",
+	flag("stop-rebinding", "remove private addresses from answers for public names", func(d *store.DNS) *bool { return &d.StopRebinding }),
+	{"rebinding-allowed", "names that may nevertheless answer with private addresses, separated by commas",
 		func(d *store.DNS, v string) error { d.RebindingAllowed = words(v); return nil },
 		func(d *store.DNS) string { return strings.Join(d.RebindingAllowed, ",") }},
-	flag("keep-browsers", "ask browsers to leave their own DNS over HTTPS off", func(d *store.DNS) *bool { return &d.KeepBrowsers }),
+	flag("keep-browsers", "ask browsers not to use their own DNS over HTTPS", func(d *store.DNS) *bool { return &d.KeepBrowsers }),
 	{"serve-stale", "answer from expired data while all nameservers fail",
 		func(d *store.DNS, v string) (err error) { on, err := onOff(v); d.NoStale = !on; return err },
 		func(d *store.DNS) string { return onOffText(!d.NoStale) }},
 	{"portal-url", "http:// address that answers 204 on an open network, to notice captive portals; empty for none",
 		func(d *store.DNS, v string) error { d.PortalURL = strings.TrimSpace(v); return nil },
 		func(d *store.DNS) string { return d.PortalURL }},
-	flag("query-log", "devices log each question, names hashed", func(d *store.DNS) *bool { return &d.QueryLog }),
+	flag("query-log", "devices log each query, with hashed names", func(d *store.DNS) *bool { return &d.QueryLog }),
 }
 
 func flag(name, help string, at func(*store.DNS) *bool) Option {
@@ -47,7 +47,7 @@ func flag(name, help string, at func(*store.DNS) *bool) Option {
 		func(d *store.DNS) string { return onOffText(*at(d)) }}
 }
 
-// Value is the option's present value, as `dns set` takes it.
+// Value returns the option's present value in the form that `weft-server dns set` accepts.
 func (o Option) Value(d store.DNS) string { return o.get(&d) }
 
 func optionNames() string {

@@ -14,17 +14,17 @@ import (
 	"weft/overlay/cert"
 )
 
-// PreviewQuery asks what a name will answer.
+// PreviewQuery is a DNS query of a device, for which Preview says how it will be answered.
 type PreviewQuery struct {
 	Name string `json:"name"` // short, full, or an address
-	Type string `json:"type"` // "A", "MX"; "" is A and AAAA, PTR of an address
-	From string `json:"from"` // id of the device that asks; "" sees every device
+	Type string `json:"type"` // such as "MX"; "" for A and AAAA, or for PTR if Name is an address
+	From string `json:"from"` // id of the device that asks; "" for one that sees every device
 }
 
-// Preview is what a name will answer on a device, and why.
+// Preview says how a device's resolver will answer a query, and why.
 type Preview struct {
-	Name    string        `json:"name"`    // as it is asked: in full
-	Rcode   string        `json:"rcode"`   // "NOERROR", "NXDOMAIN"; "" when another resolver is asked
+	Name    string        `json:"name"`    // the full name that is asked for
+	Rcode   string        `json:"rcode"`   // such as "NXDOMAIN"; "" if another resolver would be asked
 	Answers []string      `json:"answers"` // as in a zone file
 	Steps   []PreviewStep `json:"steps"`
 }
@@ -35,17 +35,17 @@ type PreviewStep struct {
 	Text  string `json:"text"`
 }
 
-// errPreview ends a query that would be sent to another resolver.
+// errPreview is returned instead of a connection to another resolver.
 var errPreview = errors.New("a preview asks no other resolver")
 
-// PreviewName has the devices' own resolver (package dns) decide about one name, with
-// the names that the asking device sees. It asks no other resolver: the decision is the
-// one that devices make, without the answers of other resolvers.
+// PreviewName runs the devices' own resolver (package dns) for one query, with the names that
+// the asking device sees. It makes the decisions that the device would make, but asks no other
+// resolver.
 func (s *Service) PreviewName(ctx context.Context, q PreviewQuery) (Preview, error) {
 	return s.previewName(ctx, q, func(store.Node) bool { return true })
 }
 
-// previewName is PreviewName with the devices alone that may is true of.
+// previewName is PreviewName, but leaves out devices for which may returns false.
 func (s *Service) previewName(ctx context.Context, q PreviewQuery, may func(store.Node) bool) (Preview, error) {
 	if len(q.Name) > 255 || strings.TrimSpace(q.Name) == "" {
 		return Preview{}, Invalid("want a name of at most 253 letters")
@@ -97,8 +97,8 @@ func (s *Service) previewName(ctx context.Context, q PreviewQuery, may func(stor
 	zone := &dns.Zone{
 		Ready: true, Serial: s.index.info().N, Suffix: s.suffix, IPv4: s.ipv4, IPv6: s.ipv6,
 	}
-	// The devices that the name can be about stand in the zone, as they do on a
-	// node that holds the directory; any other is looked up.
+	// Put the devices that the name can be about into the zone, as they are on a node that has
+	// the directory. Lookup finds any others.
 	for _, label := range s.labelsOf(q.Name) {
 		var node store.Node
 		err := s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.NodeByName(s.network, label); return err })
@@ -130,7 +130,7 @@ func (s *Service) previewName(ctx context.Context, q PreviewQuery, may func(stor
 		case "route":
 			p.Rcode = ""
 		case "cache", "forward", "answer":
-			continue // of asking somebody, which did not happen; the answer is above
+			continue // steps of asking another resolver, which did not happen; the answer is in p already
 		}
 		step := PreviewStep{st.Stage, st.Text}
 		if !slices.Contains(p.Steps, step) {
@@ -144,8 +144,8 @@ func (s *Service) hostOf(n store.Node) dns.Host {
 	return dns.Host{Name: n.Name, IPv4: n.IPv4, IPv6: store.IPv6Of(s.ipv6, n.IPv4)}
 }
 
-// labelsOf are the names of devices that a question can be about: the last
-// label before the network's suffix.
+// labelsOf returns the device name that a query can be about, if any: the last label before the
+// network's suffix.
 func (s *Service) labelsOf(name string) []string {
 	ascii, err := dns.ASCIIName(strings.TrimSuffix(strings.TrimSpace(name), "."))
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *Service) labelsOf(name string) []string {
 	return []string{rest[strings.LastIndexByte(rest, '.')+1:]}
 }
 
-// aliasFor puts the former name that label is into the settings, with its
+// aliasFor adds label to the settings and its device to the zone, if label is an alias of a
 // device.
 func (s *Service) aliasFor(ctx context.Context, label string, to *dns.Settings, sees func(store.Node) bool, zone *dns.Zone) error {
 	return s.store.Read(ctx, func(r *store.Reader) error {
@@ -170,13 +170,13 @@ func (s *Service) aliasFor(ctx context.Context, label string, to *dns.Settings, 
 		if err != nil {
 			return err
 		}
-		to.Aliases = append(slices.Clone(to.Aliases), dns.Alias{Name: label, Target: node.Name}) // it has not ended by the server's clock
+		to.Aliases = append(slices.Clone(to.Aliases), dns.Alias{Name: label, Target: node.Name}) // without Until: it has not expired by the server's clock
 		zone.Hosts = append(zone.Hosts, s.hostOf(node))
 		return nil
 	})
 }
 
-// ownHosts are the host names of the server and its relays.
+// ownHosts returns the host names of the server and its relays.
 func (s *Service) ownHosts() []string {
 	n := s.index.info()
 	relays := []api.Relay{{URLs: n.URLs, STUN: n.STUN}}

@@ -13,16 +13,16 @@ import (
 	"weft/overlay/api"
 )
 
-// NewRecord asks for a record. Name is short ("www"), "@", or a full name
-// inside the network's zone; names of other zones need Outside.
+// NewRecord is a record to add. Name is short ("www"), "@" for the zone itself, or a full name
+// in the network's zone. Names of other zones need Outside.
 type NewRecord struct {
 	api.DNSRecord
-	Outside bool `json:"outside"` // the name is not in the network's zone, and that is meant
-	Shadow  bool `json:"shadow"`  // a device has the name; it wins as long as it has it
+	Outside bool `json:"outside"` // confirms that the name is meant to be outside the network's zone
+	Shadow  bool `json:"shadow"`  // allows a name that a device has; the device wins while it has the name
 }
 
-// RecordMatch says which records to remove: the one with an ID, or those with
-// this name, and, unless empty, of this type and with this value.
+// RecordMatch selects the records to remove: the one with ID, or, if ID is empty, those with
+// Name and, unless empty, Type and Value.
 type RecordMatch struct {
 	ID    string `json:"id,omitempty"`
 	Name  string `json:"name,omitempty"`
@@ -30,10 +30,10 @@ type RecordMatch struct {
 	Value string `json:"value,omitempty"`
 }
 
-// newRecord is the record that was asked for, its name as it is stored.
+// newRecord checks a record to add, and returns it as it is stored.
 func (s *Service) newRecord(tx *Tx, nr NewRecord) (store.DNSRecord, error) {
 	r := store.DNSRecord{ID: newID(), DNSRecord: nr.DNSRecord, Created: s.now()}
-	if r.Type = strings.ToUpper(strings.TrimSpace(nr.Type)); r.Type != "TXT" { // there spaces may be meant
+	if r.Type = strings.ToUpper(strings.TrimSpace(nr.Type)); r.Type != "TXT" { // in TXT spaces may be intended
 		r.Value = strings.TrimSpace(nr.Value)
 	}
 	if !slices.Contains(dns.RecordTypes, r.Type) {
@@ -74,8 +74,8 @@ func isAddr(s string) bool {
 	return err == nil
 }
 
-// recordName makes the stored form of a record's name: a label or "@" for what
-// is directly in the network's zone, else the full name.
+// recordName returns a record's name as it is stored: one label for a name directly below the
+// network's zone, "@" for the zone itself, else the full name.
 func (s *Service) recordName(name, typ string) (string, error) {
 	name = strings.TrimSpace(name)
 	if a, err := netip.ParseAddr(name); err == nil && typ == "PTR" {

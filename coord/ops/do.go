@@ -12,22 +12,22 @@ import (
 	"weft/overlay/cert"
 )
 
-// Command is one change that an actor asks for, as a value. The types of this package
-// with these methods are the commands, each in a file of its own.
+// Command is one change that an actor asks for. Each command is a type of this package, in a
+// file of its own.
 type Command[R any] interface {
-	// operation is its row of the authorization matrix.
+	// operation returns the command's row of the authorization matrix.
 	operation() *Operation
-	// run makes the change. It finds the thing that the command is about, checks that
-	// the actor may change it (Tx.may), changes the database, and notes what it did for
-	// the audit (Tx.did) and what memory has to follow (Tx.changed). It runs on the
-	// store's writer goroutine and does no I/O but the database's. Its transaction may
-	// be rolled back after it returned.
+	// run makes the change: it finds the thing that the command is about, checks that the
+	// actor may change it (Tx.may), and changes the database. It notes for the audit what it
+	// did (Tx.did), and for the index and other state in memory what has changed (Tx.changed).
+	// It runs on the store's writer goroutine and does no I/O except on the database. Its
+	// transaction may be rolled back after it has returned.
 	run(tx *Tx) (R, error)
 }
 
-// Do authorizes, runs and records a command for an actor, in one transaction. When Do
-// returns nil, the change is durable, and memory, relays and open consoles of this
-// process follow it. When it returns an error, nothing was changed.
+// Do authorizes, runs and records a command for an actor, in one transaction. If it returns
+// nil, the change is durable, and the state in memory, the relay in this process and open
+// consoles have been told. If it returns an error, nothing was changed.
 func Do[R any](ctx context.Context, s *Service, a Actor, c Command[R]) (R, error) {
 	var res, none R
 	if err := s.do(ctx, a, c.operation(), func(tx *Tx) (err error) { res, err = c.run(tx); return err }); err != nil {
@@ -71,8 +71,8 @@ type Tx struct {
 	asked bool
 }
 
-// whoAsks reads the role and the tags of the actor again: they may be less than when the
-// request arrived, or its token may have ended.
+// whoAsks reads the actor's role and tags again, because the actor may have lost rights since
+// the request arrived, or the API token may have expired.
 func (tx *Tx) whoAsks() error {
 	if tx.actor.UserID == "" {
 		return nil
@@ -104,7 +104,7 @@ func (tx *Tx) whoAsks() error {
 	return nil
 }
 
-// may says whether the actor may do this command to t.
+// may returns nil if the actor may do the command's operation on t.
 func (tx *Tx) may(t target) error {
 	tx.asked = true
 	if err := tx.op.authorize(tx.actor, t); err != nil {
@@ -113,11 +113,12 @@ func (tx *Tx) may(t target) error {
 	return tx.op.checkFresh(tx.actor, tx.now)
 }
 
-// did notes what the command did: it logs it at once, and records it in the audit with the
-// commit. before and after are the changed values, as JSON; nil for none.
+// did records in the audit, with the commit, that the command did its operation on t, and logs
+// it after the commit. before and after are the changed values, which are stored as JSON; nil
+// for none.
 func (tx *Tx) did(t target, before, after any) { tx.note(tx.op, t, before, after) }
 
-// note is did for what a command does besides.
+// note is did for another operation than the command's own.
 func (tx *Tx) note(o *Operation, t target, before, after any) {
 	r := record{actor: tx.actor, op: o.Name, target: t, at: tx.now, before: before, after: after}
 	tx.Note(r)
@@ -126,24 +127,26 @@ func (tx *Tx) note(o *Operation, t target, before, after any) {
 	})
 }
 
-// changed notes a change that memory follows. n is of Bump in this transaction.
+// changed notes a change for Service.follow, which updates the state in memory. n is the result
+// of Bump in this transaction.
 func (tx *Tx) changed(n uint64, kind store.ChangeKind, id string) {
 	tx.Note(store.Change{N: n, Kind: kind, ID: id})
 }
 
-// record is what a command did, on its way to the audit.
+// record is an audit record before it is encoded.
 type record struct {
 	actor         Actor
 	op            string
 	target        target
 	at            time.Time
 	before, after any
-	refused       string // why it was not done
-	count         uint32 // how many alike this is; 0 is 1
+	refused       string // why the operation was refused, "" if it was done
+	count         uint32 // how many equal refusals this stands for; 0 means 1
 }
 
-// seal completes a batch of commands, before its commit: one new revocation list
-// where certificates were revoked, then what memory has to follow, then the audit.
+// seal completes a batch of commands before its commit. If certificates were revoked it signs
+// one new revocation list. Then it prepares the changes of the state in memory, and appends to
+// the audit. notes are what the commands noted with store.Tx.Note.
 func (s *Service) seal(tx *store.Tx, notes []any) error {
 	var changes []store.Change
 	var records []record
@@ -177,7 +180,7 @@ func (s *Service) seal(tx *store.Tx, notes []any) error {
 	return s.audit(tx, records)
 }
 
-// audit appends to the audit, and signs where it ends.
+// audit appends records to the audit, and signs its new head.
 func (s *Service) audit(tx *store.Tx, records []record) error {
 	if err := appendAudit(tx, s.network, s.auth, s.now(), records); err != nil {
 		return err
@@ -212,7 +215,7 @@ func appendAudit(tx *store.Tx, network cert.NetworkID, auth *ca.Authorities, now
 	return tx.SetAuditHead(head)
 }
 
-// row is a record as the audit has it.
+// row returns the record in the form of package audit.
 func (r record) row() (*audit.Record, error) {
 	before, err := audit.JSON(r.before)
 	if err != nil {

@@ -25,20 +25,21 @@ const (
 	EventJoined  EventKind = "joined"
 	EventOnline  EventKind = "online"
 	EventOffline EventKind = "offline"
-	EventRenamed EventKind = "renamed" // or something else that is seen of it changed
-	EventRenewed EventKind = "renewed" // it has another certificate
+	EventRenamed EventKind = "renamed" // its name or something else that others see changed
+	EventRenewed EventKind = "renewed" // it has a new certificate
 	EventDeleted EventKind = "deleted"
 )
 
-// Event is one change of one device. It says which one, and a follower reads what it shows
-// of it: a View of every device for every follower would cost more than all that is shown.
+// Event is one change of one device. It only names the device, and subscribers read what they
+// show of it: most of them show few devices, so building a Device for each event and subscriber
+// would cost more.
 type Event struct {
 	Kind  EventKind
 	ID    cert.NodeID
-	KeyID string // of the key that it joined with, "" for none
+	KeyID string // id of the join key that it used, "" for none
 }
 
-// Interest says which devices a follower is told of: every one, or those of these ids, and
+// Interest selects the devices whose events a subscriber gets: all, or those with these ids and
 // those that joined with these keys.
 type Interest struct {
 	Every   bool
@@ -46,7 +47,7 @@ type Interest struct {
 	Keys    []string
 }
 
-// topics are the parts of an interest. One with Every has no others.
+// topics returns the topics of an interest: only the zero topic if it has Every.
 func (i Interest) topics() (list []topic) {
 	if i.Every {
 		return []topic{{}}
@@ -62,13 +63,13 @@ func (i Interest) topics() (list []topic) {
 	return list
 }
 
-// Subscribe sends events about the devices that the actor may see, and is interested in, to
-// a channel, in order, until cancel is called, which may be called more than once. What the
-// actor may see is what its user may see now, whatever it was when the request arrived.
+// Subscribe returns a channel with the events, in order, about the devices that the actor may
+// see and that in selects. It reads the rights of the actor's user again, because they may have
+// changed since the request arrived. The caller must call cancel, and may do so more than once.
 //
-// Publishing never waits for a reader. If a reader lags far behind, or its user may see
-// other devices from now on, its channel is closed: it has to subscribe and to read the
-// state anew.
+// Publishing never waits for a reader. The channel is closed if the reader lags far behind, or
+// if the devices that the user may see have changed: then the caller has to subscribe again and
+// to read all state anew.
 func (s *Service) Subscribe(ctx context.Context, a Actor, in Interest) (events <-chan Event, cancel func(), err error) {
 	for {
 		n := s.events.rightsN()
@@ -82,11 +83,11 @@ func (s *Service) Subscribe(ctx context.Context, a Actor, in Interest) (events <
 	}
 }
 
-// errRights says that the rights of some user changed while those of a new subscriber were
+// errRights means that the rights of some user changed while those of a new subscriber were
 // read.
 var errRights = errors.New("rights changed meanwhile")
 
-// presentRights is an actor with the rights that its user has now, which may be none.
+// presentRights returns the actor with the rights that the actor's user has now, perhaps none.
 func (s *Service) presentRights(ctx context.Context, a Actor) (Actor, error) {
 	if a.UserID == "" {
 		return a, nil
@@ -99,7 +100,7 @@ func (s *Service) presentRights(ctx context.Context, a Actor) (Actor, error) {
 	return a.withRights(u), err
 }
 
-// withRights is an actor with the rights of its user's row.
+// withRights returns the actor with the rights in a user's row.
 func (a Actor) withRights(u store.User) Actor {
 	now := actorOf(u, "", netip.Addr{})
 	if u.Suspended != nil {
@@ -116,10 +117,9 @@ func (s *Service) Followers() int {
 	return len(s.events.subs)
 }
 
-// EventMark stands for all events so far. It is another one after each event of any device,
-// after rights of any user have changed, and in another process; it says nothing about them.
-// Whoever takes a mark, reads devices, subscribes, and then gets the same mark has missed
-// nothing.
+// EventMark returns an opaque mark that changes with each event of any device, and when the
+// rights of any user change; it also differs between processes. A caller that takes a mark,
+// reads devices, subscribes, and then gets the same mark has missed no event.
 func (s *Service) EventMark() string {
 	h := s.events
 	h.mu.Lock()
@@ -130,11 +130,11 @@ func (s *Service) EventMark() string {
 	return base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:12])
 }
 
-// hub hands events to subscribers and never waits for one. Which of them may see a device
-// is decided once for all that see the same devices.
+// hub sends events to subscribers and never waits for one. It authorizes an event once for all
+// subscribers that see the same devices.
 type hub struct {
-	index *index   // of the devices; its lock may be taken while mu is held
-	key   [32]byte // of marks; random
+	index *index   // its lock may be taken while mu is held
+	key   [32]byte // random, for EventMark
 
 	mu        sync.Mutex // guards the following
 	closed    bool
@@ -144,26 +144,27 @@ type hub struct {
 	audiences map[visibility]audience
 }
 
-// visibility is what decides which devices an actor sees.
+// visibility has everything on which it depends which devices an actor sees.
 type visibility struct {
 	via   Via
 	weak  bool
 	role  Role
 	tags  string
-	owner string // of one that sees its own only
+	owner string // id of the user, if the actor sees only the user's own devices
 }
 
 func visibilityOf(a Actor) visibility {
 	return visibility{a.Via, a.Weak, a.Role, store.JoinTags(a.Tags), opDeviceRead.ownerSeen(a)}
 }
 
-// audience is all subscribers that see the same devices, by what they are interested in.
+// audience are all subscribers that see the same devices, by topic.
 type audience struct {
 	actor Actor // one of them
 	subs  map[topic]map[*subscription]struct{}
 }
 
-// topic is a device, or those of a key; the zero topic is every device.
+// topic selects one device, or the devices that joined with one key; the zero topic selects all
+// devices.
 type topic struct {
 	id  cert.NodeID
 	key string
@@ -174,10 +175,10 @@ type subscription struct {
 	actor  Actor
 	topics []topic
 	ch     chan Event
-	last   uint64 // number of the last event: it may be of two topics
+	last   uint64 // number of the last event sent, because an event may match two topics
 }
 
-// lag is how many events a subscriber may be behind.
+// lag is how many events a subscriber may be behind before its channel is closed.
 const lag = 256
 
 func newHub(x *index) *hub {
@@ -186,15 +187,15 @@ func newHub(x *index) *hub {
 	return h
 }
 
-// rightsN grows when the rights of a user change.
+// rightsN returns a number that grows when the rights of any user change.
 func (h *hub) rightsN() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.rights
 }
 
-// subscribe adds a subscriber whose rights were read while rightsN was n. It fails with
-// errRights if some user's have changed since, and with store.ErrClosed after close.
+// subscribe adds a subscriber whose rights were read when rightsN was n. It returns errRights
+// if the rights of some user have changed since, and store.ErrClosed after close.
 func (h *hub) subscribe(a Actor, in Interest, n uint64) (events <-chan Event, cancel func(), err error) {
 	sub := &subscription{sees: visibilityOf(a), actor: a, topics: in.topics(), ch: make(chan Event, lag)}
 	h.mu.Lock()
@@ -241,8 +242,8 @@ func (h *hub) dropLocked(sub *subscription) {
 	}
 }
 
-// setRights notes the rights that a user has now: those of its subscribers that see other
-// devices by them begin anew.
+// setRights takes the rights that a user has now. It closes the channels of those of the user's
+// subscribers that may see other devices than before.
 func (h *hub) setRights(u store.User) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -254,8 +255,7 @@ func (h *hub) setRights(u store.User) {
 	}
 }
 
-// publish tells of a change of a device that the index has. Of one that it does not have
-// nobody is told.
+// publish sends an event about a device, unless the device is not in the index.
 func (h *hub) publish(kind EventKind, id cert.NodeID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -264,15 +264,15 @@ func (h *hub) publish(kind EventKind, id cert.NodeID) {
 	}
 }
 
-// removed tells that a device is gone. before is what the index had of it.
+// removed sends the event that a device was deleted. before is what the index had about it.
 func (h *hub) removed(id cert.NodeID, before indexed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.publishLocked(Event{EventDeleted, id, before.keyID}, before.target, nil)
 }
 
-// moved tells that a device has other tags or another owner than before. For who no longer
-// sees it, it is gone.
+// moved sends the event that a device has other tags or another owner than before. Subscribers
+// that no longer see it are told that it was deleted.
 func (h *hub) moved(id cert.NodeID, before indexed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -281,8 +281,9 @@ func (h *hub) moved(id cert.NodeID, before indexed) {
 	}
 }
 
-// publishLocked sends an event to who sees a device as it is now. Who saw it as it was
-// before, if that is another one, and no longer does, is told that it is gone.
+// publishLocked sends an event to the subscribers that see a device as it is now. Unless before
+// is nil, subscribers that saw the device as it was before, but do not see it now, are told
+// that it was deleted.
 func (h *hub) publishLocked(e Event, now target, before *target) {
 	h.published++
 	topics := []topic{{}, {id: e.ID}, {key: e.KeyID}}

@@ -15,15 +15,15 @@ import (
 	"weft/overlay/fips"
 )
 
-// What somebody proves beside a password: a code that changes every 30 seconds, or one
-// of ten recovery codes, each of which works once.
+// Second factors in addition to a password: a code of an authenticator app (TOTP), which
+// changes every 30 seconds, or one of ten recovery codes, each of which works once.
 
-// Errors of signing in that the console asks about.
+// Errors of signing in that the console distinguishes.
 var (
-	ErrNeedsCode = errors.New("a code is needed beside the password")
+	ErrNeedsCode = errors.New("a code is needed in addition to the password")
 	ErrWrongCode = errors.New("that code is wrong, or was used before")
-	// ErrWeak is of who signed in with less than the network demands of the role.
-	ErrWeak = errors.New("this network wants a passkey, or a code beside the password")
+	// ErrWeak means that a person has proved less than the network demands of the role.
+	ErrWeak = errors.New("this network demands a passkey, or a code in addition to the password")
 )
 
 const recoveryCodes = 10
@@ -31,18 +31,18 @@ const recoveryCodes = 10
 // Factors are what a user can sign in with.
 type Factors struct {
 	Password bool            `json:"password"`
-	TOTP     *time.Time      `json:"totp"` // since when, nil for none
+	TOTP     *time.Time      `json:"totp"` // when codes were set up, nil for never
 	Codes    int             `json:"recovery_codes"`
-	Demanded bool            `json:"demanded"` // the network wants one of the user's role
+	Demanded bool            `json:"demanded"` // the network demands a second factor of the user's role
 	Passkeys []store.Passkey `json:"-"`
 
-	domain string // that passkeys are for
+	domain string // for which passkeys are made now
 }
 
-// Strong reports whether there is anything beside the password.
+// Strong reports whether the user has codes or a passkey.
 func (f Factors) Strong() bool { return f.TOTP != nil || f.hasPasskey() }
 
-// hasPasskey reports whether there is one that can be used.
+// hasPasskey reports whether the user has a passkey for the present domain.
 func (f Factors) hasPasskey() bool {
 	return slices.ContainsFunc(f.Passkeys, func(p store.Passkey) bool { return p.Domain == f.domain })
 }
@@ -80,7 +80,7 @@ func (s *Service) factors(r *store.Reader, u store.User) (f Factors, err error) 
 	return f, err
 }
 
-// NeedsCode reports whether a user has to give a code beside a password or a link.
+// NeedsCode reports whether a user has to give a code in addition to a password or a link.
 func (s *Service) NeedsCode(ctx context.Context, userID string) (needs bool, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) error {
 		_, err := r.TOTP(s.network, userID)
@@ -93,7 +93,7 @@ func (s *Service) NeedsCode(ctx context.Context, userID string) (needs bool, err
 	return needs, err
 }
 
-// NewTOTPSecret makes what makes codes, for EnableTOTP.
+// NewTOTPSecret returns a random secret from which codes are computed, for EnableTOTP.
 func NewTOTPSecret() []byte { return newTOTPSecret(fips.Enabled()) }
 
 func newTOTPSecret(approved bool) []byte {
@@ -107,17 +107,16 @@ func newTOTPSecret(approved bool) []byte {
 
 func totpAbout(userID string) string { return "totp of " + userID }
 
-// EnableTOTP has the actor give a code at each sign-in, which shows one now to prove that
-// the program for codes has the secret.
+// EnableTOTP sets up codes for the actor, who has to give one at each sign-in from then on.
 type EnableTOTP struct {
 	Secret  []byte
-	Code    string
-	Session [32]byte // where it is done: it has proved a code then
+	Code    string   // proves that the actor's authenticator app has the secret
+	Session [32]byte // hash of the session that does this; it counts as having proved a code
 }
 
 func (EnableTOTP) operation() *Operation { return opFactorSet }
 
-// run returns recovery codes, which nobody can show again.
+// run returns new recovery codes. Only their hashes are stored, so they can be shown only now.
 func (c EnableTOTP) run(tx *Tx) ([]string, error) {
 	u, err := tx.self()
 	if err != nil {
@@ -158,7 +157,7 @@ func (c EnableTOTP) run(tx *Tx) ([]string, error) {
 	return codes, nil
 }
 
-// record is what the audit has of factors.
+// record returns the value for an audit record.
 func (f Factors) record() any {
 	return struct {
 		TOTP     bool `json:"totp"`
@@ -166,7 +165,7 @@ func (f Factors) record() any {
 	}{f.TOTP != nil, len(f.Passkeys)}
 }
 
-// DisableTOTP ends that the actor gives a code at each sign-in.
+// DisableTOTP removes the actor's codes.
 type DisableTOTP struct{}
 
 func (DisableTOTP) operation() *Operation { return opFactorSet }
@@ -182,7 +181,7 @@ func (DisableTOTP) run(tx *Tx) (none struct{}, err error) {
 	}
 	after := before
 	if after.TOTP = nil; before.Demanded && !after.Strong() {
-		return none, Invalid("this network wants a passkey or codes of whoever has your role: add a passkey first, or set codes up anew")
+		return none, Invalid("this network demands a passkey or codes of everybody with your role: add a passkey first, or set codes up anew")
 	}
 	if err := tx.DeleteTOTP(tx.s.network, u.ID); err != nil {
 		return none, err
@@ -191,7 +190,7 @@ func (DisableTOTP) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
-// NewRecoveryCodes makes recovery codes in place of those that the actor has.
+// NewRecoveryCodes replaces the actor's recovery codes with new ones.
 type NewRecoveryCodes struct{}
 
 func (NewRecoveryCodes) operation() *Operation { return opFactorSet }
@@ -202,7 +201,7 @@ func (NewRecoveryCodes) run(tx *Tx) ([]string, error) {
 		return nil, err
 	}
 	if _, err := tx.TOTP(tx.s.network, u.ID); err != nil {
-		return nil, fmt.Errorf("recovery codes without other codes: %w", err)
+		return nil, fmt.Errorf("recovery codes need codes of an authenticator app: %w", err)
 	}
 	codes, err := tx.newCodes(u)
 	if err != nil {
@@ -214,7 +213,8 @@ func (NewRecoveryCodes) run(tx *Tx) ([]string, error) {
 	return codes, nil
 }
 
-// newCodes makes recovery codes of 80 bits: so much that their hash tells nothing.
+// newCodes makes recovery codes. They have 80 random bits, so that a plain hash of them can be
+// stored: trying all codes is infeasible.
 func (tx *Tx) newCodes(u store.User) ([]string, error) {
 	var codes []string
 	var hashes [][32]byte
@@ -228,7 +228,8 @@ func (tx *Tx) newCodes(u store.User) ([]string, error) {
 	return codes, tx.SetRecoveryCodes(tx.s.network, u.ID, hashes)
 }
 
-// hashCode is what is stored of a recovery code, however it was typed.
+// hashCode returns the hash of a recovery code, which is stored. Case and separators in a typed
+// code do not matter.
 func hashCode(code string) [32]byte {
 	plain := strings.Map(func(r rune) rune {
 		switch {
@@ -242,13 +243,14 @@ func hashCode(code string) [32]byte {
 	return sha256.Sum256([]byte("weft-recovery/1 " + plain))
 }
 
-// digits is a code without the space in the middle that programs show.
+// digits returns a code without the space in the middle with which apps show it.
 func digits(code string) string {
 	return strings.NewReplacer(" ", "", "-", "").Replace(code)
 }
 
-// proveCode has a user who needs one give a code beside what was proved by then. The code
-// is used up.
+// proveCode checks a user's code, if the user has set up codes, and uses it up. with is what
+// the user has proved so far; the result includes the code. For a user without codes it returns
+// with, or ErrNeedsPasskey if the network demands a second factor and the user has a passkey.
 func (tx *Tx) proveCode(u store.User, with store.Method, code string) (store.Method, error) {
 	t, err := tx.TOTP(tx.s.network, u.ID)
 	if isNotFound(err) {
@@ -278,8 +280,8 @@ func (tx *Tx) proveCode(u store.User, with store.Method, code string) (store.Met
 	return with.With(store.AndRecovery), err
 }
 
-// ResetFactors takes from a user, by name or id, whatever is asked for beside the
-// password, and signs it out everywhere: for who has lost it.
+// ResetFactors removes the codes and passkeys of a user, by name or id, who has lost them, and
+// signs the user out everywhere.
 type ResetFactors struct{ User string }
 
 func (ResetFactors) operation() *Operation { return opFactorReset }
@@ -287,7 +289,7 @@ func (ResetFactors) operation() *Operation { return opFactorReset }
 func (c ResetFactors) run(tx *Tx) (store.User, error) {
 	var u store.User
 	var err error
-	if tx.actor.UserID != "" { // as in CreateLink: not told whether there is such a user
+	if tx.actor.UserID != "" { // as in CreateLink: do not reveal whether there is such a user
 		err = tx.op.asks(tx.actor)
 	}
 	if err == nil {
@@ -323,8 +325,8 @@ func (c ResetFactors) run(tx *Tx) (store.User, error) {
 	return u, nil
 }
 
-// ProveCode has a session be as good as its network demands, with a code: for who has
-// signed in elsewhere.
+// ProveCode adds a code to what a session has proved. It is for people who have signed in at a
+// provider, where the network demands a second factor.
 type ProveCode struct {
 	Code    string
 	Session [32]byte

@@ -18,8 +18,8 @@ type FIPS struct {
 	RefusedCodes int `json:"refused_codes"`
 }
 
-// ShowFIPS says whether this process is in FIPS mode. The actor must be allowed to see the
-// network.
+// ShowFIPS returns whether this process is in FIPS mode, and what that mode refuses. The actor
+// must be allowed to see the network.
 func (s *Service) ShowFIPS(ctx context.Context, a Actor) (FIPS, error) {
 	if err := opNetworkShow.asks(a); err != nil {
 		return FIPS{}, err

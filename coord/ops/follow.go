@@ -9,11 +9,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// follow brings memory up to date with the table of changes. On the store's writer
-// goroutine, before the commit, it reads the changes since its last call; it applies
-// them after the commit. Nothing else changes the copies of the database that memory
-// holds, or notifies relays and open consoles. follow reads only the table and the
-// rows, so a server on another machine could do the same.
+// follow updates the state in memory from the table of changes. On the store's writer goroutine,
+// before the commit, it reads the changes since its last call; after the commit it applies
+// them. Nothing else updates the copies of rows in memory, or notifies relays and open
+// consoles of changes. follow reads only the database, so a server on another machine could do
+// the same.
 func (s *Service) follow(tx *store.Tx) error {
 	changes, err := tx.ChangesSince(s.network, s.followed)
 	if err != nil || len(changes) == 0 {
@@ -111,10 +111,10 @@ func (s *Service) followOne(r *store.Reader, c store.Change) (func(), error) {
 		}
 		return func() { s.hooks.put(w) }, err
 	}
-	return nothing, nil // of a newer server
+	return nothing, nil // a kind that only newer versions of the server know
 }
 
-// peopleOf reads the names of users, by id, and what policies look at beside.
+// peopleOf reads all users: their names, and what else policies need of them, both by id.
 func peopleOf(r *store.Reader, network cert.NetworkID) (names map[string]string, people map[string]policy.Person, err error) {
 	users, err := r.Users(network)
 	if err != nil {
@@ -173,7 +173,8 @@ func (s *Service) followDevice(r *store.Reader, c store.Change, node store.Node)
 	}, err
 }
 
-// wildcardOf is the name below which a node answers for every name, "" for none.
+// wildcardOf returns the name of a node that answers for all names below its own, "" for other
+// nodes.
 func wildcardOf(node store.Node) string {
 	if node.Wildcard {
 		return node.Name
@@ -199,8 +200,8 @@ func (s *Service) followRemoved(c store.Change) (func(), error) {
 	}, nil
 }
 
-// followRelays marks the nodes of a removed relay as offline, and answers that relay, if it
-// waits for news, that it was removed.
+// followRelays applies a change of the list of relays. It marks the nodes of a removed relay as
+// offline, and tells that relay, if it is waiting for news, that it was removed.
 func (s *Service) followRelays(relays []store.Relay, n uint64) {
 	before := s.index.allRelays()
 	s.index.setRelays(relays, n)

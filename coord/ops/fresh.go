@@ -6,21 +6,22 @@ import (
 	"time"
 )
 
-// FreshFor is how long after signing in somebody may do what hands over a network or
-// an account: a browser that was left open, or a cookie that was stolen, is not enough.
+// FreshFor is how long after signing in to the console a person may do operations with which a
+// network or an account could be taken over. So a browser that was left open, or a stolen
+// cookie, is not enough for them.
 const FreshFor = 5 * time.Minute
 
-// ErrStale is of an operation that wants a sign-in of the last FreshFor. The console
-// has its user sign in again.
+// ErrStale means that an operation needs a sign-in within the last FreshFor. The console then
+// asks the person to sign in again.
 var ErrStale = errors.New("sign in again to do this")
 
-// fresh marks an operation as one that wants a recent sign-in of people in the console.
+// fresh marks an operation that needs a recent sign-in of people in the console.
 func (o *Operation) fresh() *Operation { o.Fresh = true; return o }
 
-// orWeak marks an operation as one for who has proved too little by then.
+// orWeak marks an operation that is also open to weak actors (Actor.Weak).
 func (o *Operation) orWeak() *Operation { o.weak = true; return o }
 
-// checkFresh refuses an operation that wants a recent sign-in to who has none.
+// checkFresh returns ErrStale if the operation needs a recent sign-in and the actor has none.
 func (o *Operation) checkFresh(a Actor, now time.Time) error {
 	if !o.Fresh {
 		return nil
@@ -28,7 +29,8 @@ func (o *Operation) checkFresh(a Actor, now time.Time) error {
 	return o.wantFresh(a, now)
 }
 
-// wantFresh is checkFresh of an operation that wants a recent sign-in for some things only.
+// wantFresh returns ErrStale if the actor has no recent sign-in. Operations that need one only
+// in some cases call it.
 func (o *Operation) wantFresh(a Actor, now time.Time) error {
 	if a.Via != ViaConsole {
 		return nil
@@ -39,8 +41,8 @@ func (o *Operation) wantFresh(a Actor, now time.Time) error {
 	return fmt.Errorf("%s: %w", o.Name, ErrStale)
 }
 
-// CheckFresh says ErrStale when a command of this kind would be refused for that, so
-// that a page can ask before a form is filled in.
+// CheckFresh returns ErrStale if the command would be refused with it, so that a page can ask
+// for a sign-in before the person fills in a form.
 func (s *Service) CheckFresh(a Actor, c interface{ operation() *Operation }) error {
 	return c.operation().checkFresh(a, s.now())
 }

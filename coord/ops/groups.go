@@ -12,11 +12,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// Groups of people: who is in one is said by the network's admins, or by the provider at which
-// somebody signs in. Certificates do not have them: the server puts people in their place
-// in the rules that devices get.
+// Groups of people. Admins make groups and choose their members; other groups, and who is in
+// them, come from the provider at which a person signs in. Groups are not in certificates: in
+// the rules that devices get, the server replaces a group by its members.
 
-// maxOwnGroups bounds the groups that are made here.
+// maxOwnGroups bounds the groups that admins make.
 const maxOwnGroups = 1000
 
 // CreateGroup makes a group without members.
@@ -39,7 +39,7 @@ func (c CreateGroup) run(tx *Tx) (store.Group, error) {
 		return g, err
 	}
 	if n >= maxOwnGroups {
-		return g, Invalid("%d groups are the most", maxOwnGroups)
+		return g, Invalid("a network can have at most %d groups", maxOwnGroups)
 	}
 	if err := tx.Tx.CreateGroup(tx.s.network, g); err != nil {
 		return g, About(KindGroup, g.Name, err)
@@ -52,21 +52,22 @@ func groupTarget(g store.Group) target {
 	return target{kind: "group", id: g.Name, name: printable(g.Name, 64)}
 }
 
-// members is a group in the audit.
+// members is the value of audit records about a group.
 type members struct {
 	Members []string `json:"members"`
 }
 
 func membersOf(g store.Group) members { return members{g.Members} }
 
-// ownGroup finds a group that was made here.
+// ownGroup finds a group that an admin has made, and returns an error if the actor may not
+// change it.
 func (tx *Tx) ownGroup(name string) (store.Group, error) {
 	if err := tx.may(target{kind: "group"}); err != nil {
 		return store.Group{}, err
 	}
 	g, err := tx.Group(tx.s.network, name)
 	if err == nil && g.Created == nil {
-		return g, Invalid("the group %s is of %s: who is in it is said there", printable(name, 64), strings.Join(g.Sources, " and "))
+		return g, Invalid("the group %s comes from %s, which decides who is in it", printable(name, 64), strings.Join(g.Sources, " and "))
 	}
 	if err != nil {
 		return g, About(KindGroup, name, err)
@@ -74,7 +75,8 @@ func (tx *Tx) ownGroup(name string) (store.Group, error) {
 	return g, nil
 }
 
-// DeleteGroup deletes a group that was made here. Rules that name it select nobody by it.
+// DeleteGroup deletes a group that an admin has made. Rules that name it then select nobody by
+// that name.
 type DeleteGroup struct{ Name string }
 
 func (DeleteGroup) operation() *Operation { return opGroupDelete }
@@ -91,13 +93,13 @@ func (c DeleteGroup) run(tx *Tx) (store.Group, error) {
 	return g, nil
 }
 
-// EditGroup puts people into a group that was made here, and takes others out: all of them
-// or nobody.
+// EditGroup adds people to a group that an admin has made, and removes people from it: all of
+// them or none.
 type EditGroup struct {
 	Name   string   `json:"-"`
-	Match  []string `json:"-"` // the revisions that it may change (GroupRevision); nil for any
-	Add    []string `json:"add,omitempty" doc:"names of users to put into the group"`
-	Remove []string `json:"remove,omitempty" doc:"names of users to take out of it"`
+	Match  []string `json:"-"` // GroupRevision must be one of these; nil for any
+	Add    []string `json:"add,omitempty" doc:"names of users to add to the group"`
+	Remove []string `json:"remove,omitempty" doc:"names of users to remove from the group"`
 }
 
 func (EditGroup) operation() *Operation { return opGroupEdit }
@@ -117,7 +119,7 @@ func (c EditGroup) run(tx *Tx) (store.Group, error) {
 				return About(KindUser, name, err)
 			}
 			if u.Kind == store.Service {
-				return Invalid("%s is a service; groups are of people", u.Name)
+				return Invalid("%s is a service; only people can be in groups", u.Name)
 			}
 			if err := tx.SetMember(tx.s.network, old.Name, u.ID, i >= len(c.Remove)); err != nil {
 				return err
@@ -136,7 +138,7 @@ func (c EditGroup) run(tx *Tx) (store.Group, error) {
 	return g, nil
 }
 
-// GroupRevision changes whenever somebody changes a group.
+// GroupRevision returns a hash of a group's name and members, which changes when they do.
 func GroupRevision(g store.Group) string {
 	return revisionOfParts(append([]string{g.Name}, g.Members...)...)
 }
@@ -162,14 +164,14 @@ func (s *Service) Group(ctx context.Context, a Actor, name string) (g store.Grou
 	return g, err
 }
 
-// regroup puts a person into groups that were made here, and takes them out of others: of all
-// or of none. It returns all groups that they were in and are in now, sorted.
+// regroup adds a person to groups that admins have made, and removes the person from others:
+// all of these changes or none. It returns all groups of the person before and after, sorted.
 func (tx *Tx) regroup(u store.User, add, remove []string) (was, is []string, err error) {
 	if len(add)+len(remove) == 0 {
 		return nil, nil, nil
 	}
 	if u.Kind == store.Service {
-		return nil, nil, Invalid("%s is a service; groups are of people", u.Name)
+		return nil, nil, Invalid("%s is a service; only people can be in groups", u.Name)
 	}
 	if was, err = tx.Groups(tx.s.network, u.ID); err != nil {
 		return nil, nil, err
@@ -192,7 +194,7 @@ func (tx *Tx) regroup(u store.User, add, remove []string) (was, is []string, err
 	return was, is, err
 }
 
-// giveGroups is groupsChange for something that changes the groups of one user.
+// giveGroups is groupsChange for a change to the groups of one user.
 func (tx *Tx) giveGroups(u store.User, change func() error) error {
 	before, err := tx.Groups(tx.s.network, u.ID)
 	if err == nil {
@@ -208,8 +210,7 @@ func (tx *Tx) giveGroups(u store.User, change func() error) error {
 	return tx.groupsChanged(map[string][]string{u.ID: before}, map[string][]string{u.ID: after})
 }
 
-// groupsChange runs something that changes who is in which group, and has memory follow; and
-// nodes, if rules name such a group.
+// groupsChange runs a function that changes who is in which group, and then groupsChanged.
 func (tx *Tx) groupsChange(change func() error) error {
 	before, err := tx.GroupsOf(tx.s.network)
 	if err == nil {
@@ -225,7 +226,9 @@ func (tx *Tx) groupsChange(change func() error) error {
 	return tx.groupsChanged(before, after)
 }
 
-// groupsChanged is given the sorted groups of users by their ids.
+// groupsChanged notes that the users have changed whose groups differ between before and after,
+// and that the nodes' rules have changed if rules name one of these groups. before and after
+// have the sorted groups of users, by user id.
 func (tx *Tx) groupsChanged(before, after map[string][]string) error {
 	users := maps.Clone(before)
 	maps.Copy(users, after)

@@ -9,29 +9,28 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// CleanName makes a DNS label (RFC 1123) of what a device says its hostname
-// is. The result is safe in a file name, an ssh_config, a URL and a page, and
-// means nothing but a name: never an address, a number or "localhost"; other
-// reserved names (dns.Reserved) are left to whoever gives names out. Letters
-// with marks lose them ("Küche" is "kuche"): only an owner gives names beyond
-// ASCII (see nameLabel), or a device could pass for another by letters that look alike.
-// A hostname of which nothing is left becomes "device".
+// CleanName makes a DNS label (RFC 1123) of the hostname that a device claims. The result is
+// safe in a file name, an ssh_config, a URL and a page, and is never an address, a number or
+// "localhost". Callers have to check for other reserved names (dns.Reserved). Letters lose
+// their diacritical marks ("Küche" becomes "kuche"): only people can give names beyond ASCII
+// (nameLabel), because a device could otherwise pass for another by letters that look alike. If
+// nothing is left the result is "device".
 func CleanName(hostname string) string {
 	if len(hostname) > 1024 {
 		hostname = hostname[:1024]
 	}
-	// Of kitchen-pi.fritz.box the first label is the device.
+	// The first label names the device, as in kitchen-pi.fritz.box.
 	if host, _, ok := strings.Cut(hostname, "."); ok && host != "" {
 		hostname = host
 	}
 	var b strings.Builder
 	for _, c := range norm.NFKD.String(plainLetters.Replace(strings.ToLower(strings.ToValidUTF8(hostname, " ")))) {
 		switch {
-		case unicode.Is(unicode.Mn, c): // the mark of the letter before
+		case unicode.Is(unicode.Mn, c): // the mark of the letter before it
 		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
 			b.WriteRune(c)
 		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-") && !strings.ContainsRune("'’‘\"“”„`´", c):
-			b.WriteByte('-') // one for any run of others, so never "xn--"
+			b.WriteByte('-') // one for any number of other characters, so the result never begins with "xn--"
 		}
 		if b.Len() >= 56 {
 			break
@@ -47,12 +46,12 @@ func CleanName(hostname string) string {
 	return name
 }
 
-// plainLetters are those that do not come apart into a letter and a mark.
+// plainLetters replaces letters that NFKD does not decompose into a plain letter and a mark.
 var plainLetters = strings.NewReplacer("ß", "ss", "æ", "ae", "œ", "oe", "ø", "o", "đ", "d", "ł", "l", "þ", "th", "ı", "i")
 
-// nameLabel makes the stored name of one that an owner gives to a device: in
-// lower case, and of letters beyond ASCII their A-label (RFC 5891). ok is false
-// for what is no name.
+// nameLabel returns the stored form of a name that a person gives to a device: in lower case,
+// and as an A-label (RFC 5891) if it has letters beyond ASCII. ok is false if the name is not
+// valid.
 func nameLabel(name string) (label string, ok bool) {
 	name = strings.TrimSpace(name)
 	if len(name) > 255 {
@@ -68,13 +67,13 @@ func nameLabel(name string) (label string, ok bool) {
 		return "", false
 	}
 	if u, err := idna.Lookup.ToUnicode(label); err != nil || u == label {
-		return label, err == nil && validName(label) // folded to ASCII ("ＡＢＣ")
+		return label, err == nil && validName(label) // it was mapped to ASCII, as "ＡＢＣ" is
 	}
 	return label, true
 }
 
-// UnicodeName is a label as people write it: of the A-label "xn--kche-0ra" it is
-// "küche". What is no A-label, or a damaged one, stays as it is.
+// UnicodeName returns a label in Unicode: "küche" for the A-label "xn--kche-0ra". It returns
+// other labels, and invalid A-labels, unchanged.
 func UnicodeName(label string) string {
 	if !strings.HasPrefix(label, "xn--") {
 		return label
@@ -86,7 +85,7 @@ func UnicodeName(label string) string {
 	return u
 }
 
-// UnicodeDomain does the same with each label of a name.
+// UnicodeDomain applies UnicodeName to each label of a name.
 func UnicodeDomain(name string) string {
 	labels := strings.Split(name, ".")
 	for i, l := range labels {
@@ -106,8 +105,8 @@ func isNumber(s string) bool {
 // validName reports whether a user may give this name to a device.
 func validName(s string) bool { return s != "" && len(s) <= 56 && CleanName(s) == s }
 
-// printable keeps what a device says about itself to one short line: bounded,
-// no control characters, none that reorder text.
+// printable makes untrusted text, such as what a device says about itself, fit for one line of
+// at most limit bytes, without control characters and characters that reorder text.
 func printable(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar {
@@ -118,5 +117,5 @@ func printable(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
 	}
-	return strings.TrimSpace(strings.ToValidUTF8(s, "")) // without half a rune at the end
+	return strings.TrimSpace(strings.ToValidUTF8(s, "")) // limit may have cut a rune
 }

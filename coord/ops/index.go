@@ -13,46 +13,48 @@ import (
 	"weft/overlay/cert"
 )
 
-// index holds nodes in memory, so that a relay with many clients can read versions at
-// almost no cost: a few words for each node, and one class for each distinct pair of
-// owner and tags. Policy depends only on the class, so who sees whom is decided between
-// classes, and a change touches the classes that see it instead of a list of nodes.
+// index holds a few words about each node in memory, so that a relay with many clients can read
+// their versions at almost no cost. Nodes with the same owner and the same tags are in the same
+// class. The policy depends only on the class, so the index decides between classes which nodes
+// see which, and a change of a node updates the classes that see it instead of a list of nodes.
 //
-// All methods may be called from many goroutines, but setPolicy from one at a
-// time. Changes come in the order of their numbers (store.Tx.After). A new
-// policy is worked out without the lock: nobody waits for it.
+// All methods may be called from many goroutines, except setPolicy, which only one goroutine at
+// a time may call. Changes arrive in the order of their numbers (store.Tx.After). The effects of
+// a new policy are computed without holding the lock, so that readers need not wait.
 type index struct {
 	mu      sync.RWMutex // guards the following
 	network store.Network
 	policy  *policy.Policy
-	users   map[string]string        // id -> name
-	people  map[string]policy.Person // by id of the user, without Overdue
-	overdue map[string][]cert.NodeID // by id of the user, sorted; what it holds is never changed
-	// audience is whom the policy lets in, of these people and tags.
+	users   map[string]string        // names by user id
+	people  map[string]policy.Person // by user id, without Overdue
+	overdue map[string][]cert.NodeID // by user id, sorted; the slices are immutable
+	// audience is what the policy means for the present people and tags: see
+	// policy.Policy.Audience.
 	audience *policy.Audience
-	tags     map[string]bool // of all classes, also those that no device has any more
+	tags     map[string]bool // of all classes, also of those that have no devices any more
 	nodes    map[cert.NodeID]entry
 	classes  map[string]*class
 	list     []*class               // by number; only appended to
-	related  *policy.Classes        // list, as policy relates it
-	relays   []store.Relay          // replaced as a whole
-	told     map[cert.NodeID]uint64 // what is to be stored of entry.told
-	// Former names by the node that they lead to, and the devices that answer
-	// for every name below theirs. What they hold is never changed.
+	related  *policy.Classes        // which classes of list reach which
+	relays   []store.Relay          // immutable: a change makes a new slice
+	told     map[cert.NodeID]uint64 // values of entry.told that have to be stored
+	// aliases are the former names of nodes, and wildcards the names of the nodes that answer
+	// for all names below their own. The slices are immutable.
 	aliases   map[cert.NodeID][]api.Alias
-	wildcards map[cert.NodeID]string // name
+	wildcards map[cert.NodeID]string
 }
 
+// entry is a node. Fields ending in N are numbers of changes (store.Change.N).
 type entry struct {
 	class     *class
-	configN   uint64
-	told      uint64 // change of the config that it holds
-	classN    uint64 // change at which it came into its class: it holds the directory of another one from before
+	configN   uint64 // last change of this node's config
+	told      uint64 // up to which change the node has its config
+	classN    uint64 // when the node came into its class: if it has an older directory, that of another class, it needs a full one
 	created   int64  // unix seconds
-	seen      int64  // as of the start of the server, 0 for never
+	seen      int64  // unix seconds, as of the start of the server, 0 for never
 	ephemeral bool
-	overdue   bool                  // it sees nothing
-	key       unique.Handle[string] // id of the key that it joined with, shared by all of that key
+	overdue   bool                  // the node sees no other nodes
+	key       unique.Handle[string] // id of the key with which the node joined
 }
 
 func newIndex(n store.Network, p *policy.Policy) *index {
@@ -113,7 +115,7 @@ func (x *index) load(r *store.Reader) error {
 	return nil
 }
 
-// put notes a node that was made or changed at change n.
+// put adds a node that has joined, or updates one that was changed. node.N is the change.
 func (x *index) put(node store.Node) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -133,10 +135,10 @@ func (x *index) put(node store.Node) {
 	e.configN, e.classN, e.key = node.ConfigN, node.ClassN, unique.Make(node.KeyID)
 	x.nodes[node.ID] = e
 	x.touchLocked(e.class, node.N, delta)
-	x.sizeLocked(e.class, node.N) // a new class may see many, and not itself
+	x.sizeLocked(e.class, node.N) // touchLocked does not do it for a new class that does not see itself
 }
 
-// remove notes a node that was deleted at change n.
+// remove removes a node that was deleted by change n.
 func (x *index) remove(id cert.NodeID, n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -150,15 +152,15 @@ func (x *index) remove(id cert.NodeID, n uint64) {
 	x.touchLocked(e.class, n, -1)
 }
 
-// setCRL notes a new revocation list.
+// setCRL sets the revocation list.
 func (x *index) setCRL(number uint64, der []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.CRLNumber, x.network.CRL = number, der
 }
 
-// setUser notes a user, whose name is "" if it was deleted. Who sees whom follows with
-// setPolicy.
+// setUser sets a user, or removes the user if name is "". What the user's devices see changes
+// only with setPolicy.
 func (x *index) setUser(id, name string, p policy.Person) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -171,14 +173,14 @@ func (x *index) setUser(id, name string, p policy.Person) {
 	x.audience = x.policy.Audience(x.peopleLocked())
 }
 
-// setPeople notes all people. Who sees whom follows with setPolicy.
+// setPeople sets all users. What their devices see changes only with setPolicy.
 func (x *index) setPeople(users map[string]string, people map[string]policy.Person) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.users, x.people = users, people
 }
 
-// peopleLocked are the people as policies look at them.
+// peopleLocked returns the users in the form that policies need.
 func (x *index) peopleLocked() policy.People {
 	p := policy.People{Users: make(map[string]policy.Person, len(x.users)), Tags: slices.Collect(maps.Keys(x.tags))}
 	for id, name := range x.users {
@@ -189,22 +191,22 @@ func (x *index) peopleLocked() policy.People {
 	return p
 }
 
-// namesEach reports whether rules would have to name a user that is new, and one of these
-// tags if no device carried it before.
+// namesEach reports whether the nodes' rules have to name each user and tag, so that they would
+// change with a new user, or if tags are given, with one of them that no device has had.
 func (x *index) namesEach(tags []string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.audience.NamesEach() && (len(tags) == 0 || slices.ContainsFunc(tags, func(t string) bool { return !x.tags[t] }))
 }
 
-// setN notes the last change, of whatever it was.
+// setN sets the number of the last change of any kind.
 func (x *index) setN(n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.N = max(x.network.N, n)
 }
 
-// setRelays notes the relays as of change n of everybody's config.
+// setRelays sets the relays, with change n, which changes the config of all nodes.
 func (x *index) setRelays(relays []store.Relay, n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -212,21 +214,21 @@ func (x *index) setRelays(relays []store.Relay, n uint64) {
 	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
 }
 
-// setConfigN notes a change of everybody's config.
+// setConfigN records change n, which changes the config of all nodes.
 func (x *index) setConfigN(n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.N, x.network.ConfigN = max(x.network.N, n), max(x.network.ConfigN, n)
 }
 
-// allRelays returns the relays that run alone; they are not to be changed.
+// allRelays returns the standalone relays. The caller must not change the slice.
 func (x *index) allRelays() []store.Relay {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.relays
 }
 
-// relay returns one of them.
+// relay returns the standalone relay with an id.
 func (x *index) relay(id string) (store.Relay, bool) {
 	relays := x.allRelays()
 	if i := slices.IndexFunc(relays, func(r store.Relay) bool { return r.ID == id }); i >= 0 {
@@ -235,14 +237,15 @@ func (x *index) relay(id string) (store.Relay, bool) {
 	return store.Relay{}, false
 }
 
-// setFullAfter notes how far back deltas reach.
+// setFullAfter sets the change since which directory deltas can be made. A node with an older
+// directory needs a full one.
 func (x *index) setFullAfter(n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.FullAfter = max(x.network.FullAfter, n)
 }
 
-// info returns the network's row as memory has it.
+// info returns the network's row as the index has it.
 func (x *index) info() store.Network {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -257,7 +260,7 @@ func (x *index) has(id cert.NodeID) (tagged, ok bool) {
 	return ok && len(e.class.subject.Tags) > 0, ok
 }
 
-// createdBefore reports whether a node was there at some time, to the second.
+// createdBefore reports whether a node exists and had joined at a time, to the second.
 func (x *index) createdBefore(id cert.NodeID, at time.Time) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -265,7 +268,7 @@ func (x *index) createdBefore(id cert.NodeID, at time.Time) bool {
 	return ok && e.created <= at.Unix()
 }
 
-// reaches reports whether policy lets a node of class from reach one of class to.
+// reaches reports whether the policy lets node from reach nodes of class to.
 func (x *index) reaches(from cert.NodeID, to string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -274,7 +277,7 @@ func (x *index) reaches(from cert.NodeID, to string) bool {
 	return ok && c != nil && !e.overdue && x.policy.Reaches(e.class.subject, c.subject)
 }
 
-// counts returns how many nodes there are: of a user, and in all.
+// counts returns the number of nodes of a user, and of all nodes.
 func (x *index) counts(userID string) (own, all int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -286,8 +289,8 @@ func (x *index) counts(userID string) (own, all int) {
 	return own, len(x.nodes)
 }
 
-// countWhere counts the nodes whose owner and tags are seen: all of them, those that are
-// among online, and those that have not been told all addresses that the server has.
+// countWhere counts the nodes for whose owner and tags seen returns true: all of them, those
+// that are in online, and those that have not been told all present addresses of the server.
 func (x *index) countWhere(seen func(userID string, tags []string) bool, online []cert.NodeID) (all, connected, unaware int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -312,21 +315,21 @@ func (x *index) countWhere(seen func(userID string, tags []string) bool, online 
 	return all, connected, unaware
 }
 
-// targetOf is a node as authorization looks at it.
+// targetOf returns a node as a target of operations, for authorization.
 func (x *index) targetOf(id cert.NodeID) target {
 	d, _ := x.device(id)
 	d.kind, d.id = "device", id.String()
 	return d.target
 }
 
-// indexed is what followers are told of a node, and who may be.
+// indexed is what events need of a node: the target decides who may see it.
 type indexed struct {
 	target
 	keyID string
 }
 
-// device returns what followers are told of a node. Its target has no id, which would be made
-// for each event.
+// device returns what events need of a node. The target has no id, because formatting one for
+// each event would cost time.
 func (x *index) device(id cert.NodeID) (indexed, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -337,8 +340,8 @@ func (x *index) device(id cert.NodeID) (indexed, bool) {
 	return indexed{target{kind: "device", owner: e.class.userID, tags: e.class.subject.Tags}, e.key.Value()}, true
 }
 
-// ephemeral returns the ephemeral nodes, and when each was made or last seen
-// as far as was known at the start.
+// ephemeral returns the ephemeral nodes, and when each joined or, as of the start of the
+// server, was last seen.
 func (x *index) ephemeral() map[cert.NodeID]time.Time {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

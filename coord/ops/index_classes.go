@@ -7,45 +7,45 @@ import (
 	"weft/coord/store"
 )
 
-// Above this many visible nodes a node asks by name instead of holding the
-// directory; below the lower bound it holds the directory again.
+// A node that sees more than lookupAbove nodes does not fetch the directory, but looks nodes up
+// by name. It fetches the directory again when it sees fewer than lookupBelow.
 const (
 	lookupAbove = 1000
 	lookupBelow = 800
 )
 
-// class is all nodes of one owner with the same tags: policy sees no difference
-// between them.
+// class is all nodes with the same owner and the same tags: the policy does not distinguish
+// them.
 type class struct {
 	// constant
 	key    string
 	userID string
-	number int
+	number int // index in index.list
 
-	subject policy.Subject // its groups and whether it is suspended change
+	subject policy.Subject // its groups, and whether it is suspended, can change
 
 	classState
 	sight
-	lookup   bool
-	switched uint64 // change at which lookup flipped
-	rulesN   uint64 // change at which other devices that reach it became overdue, or were signed in
+	lookup   bool   // the nodes look others up and have no directory
+	switched uint64 // change with which lookup changed
+	rulesN   uint64 // last change with which devices that may reach this class became overdue, or ceased to be
 }
 
-// classState is what there is of a class.
+// classState is what other classes need to know of the nodes in a class.
 type classState struct {
-	count   int
-	changed uint64 // last change in it
+	count   int    // nodes
+	changed uint64 // last change of one of them
 }
 
-// sight is what a class may see.
+// sight is what the nodes of a class see.
 type sight struct {
 	initiates bool
-	visible   int    // nodes that it sees
-	dirN      uint64 // last change that it sees
+	visible   int    // number of nodes that they see
+	dirN      uint64 // last change of their directory
 }
 
-// makeClassLocked returns the class of this key, which is not related to any
-// if it is new.
+// makeClassLocked returns the class with a key. A new class is not related to others until
+// relateLocked is called.
 func (x *index) makeClassLocked(key string) *class {
 	if c := x.classes[key]; c != nil {
 		return c
@@ -60,20 +60,20 @@ func (x *index) makeClassLocked(key string) *class {
 	return c
 }
 
-// subjectLocked is what policies see of a user's devices with these tags.
+// subjectLocked returns a user's devices with these tags in the form that policies need.
 func (x *index) subjectLocked(userID string, tags []string) policy.Subject {
 	p := x.people[userID]
 	return policy.Subject{User: x.users[userID], Tags: tags, Groups: p.Groups, Suspended: p.Suspended}
 }
 
-// classLocked returns the class of this key, related to all others.
+// classLocked returns the class with a key, related to all others.
 func (x *index) classLocked(key string) *class {
 	c := x.makeClassLocked(key)
 	x.relateLocked()
 	return c
 }
 
-// relateLocked relates the classes that are not yet.
+// relateLocked decides for new classes which classes they see, and which see them.
 func (x *index) relateLocked() {
 	for i := x.related.Len(); i < len(x.list); i++ {
 		c := x.list[i]
@@ -90,25 +90,26 @@ func (x *index) relateLocked() {
 	}
 }
 
-// add notes a class that is seen, or what came to it.
+// add adds a class that is seen, or a change of one: then c.count is the difference.
 func (s *sight) add(c classState) {
 	s.visible += c.count
 	s.dirN = max(s.dirN, c.changed)
 }
 
-// outlook is what a policy makes of the classes that there were at some time.
+// outlook is what a policy means for the classes that exist at some time. It is made with
+// outlookLocked, computed with decide, and put into force with adoptLocked.
 type outlook struct {
 	policy   *policy.Policy
 	list     []*class
 	states   []classState     // of list, at that time
-	subjects []policy.Subject // likewise
+	subjects []policy.Subject // of list, at that time
 	people   policy.People
 	audience *policy.Audience
 	related  *policy.Classes
 	sights   []sight
 }
 
-// outlookLocked returns one of the classes that there are, to be decided.
+// outlookLocked returns an outlook for the present classes, on which decide has to be called.
 func (x *index) outlookLocked() *outlook {
 	o := &outlook{list: slices.Clip(x.list), states: make([]classState, len(x.list)), subjects: make([]policy.Subject, len(x.list)), people: x.peopleLocked()}
 	for i, c := range x.list {
@@ -117,7 +118,7 @@ func (x *index) outlookLocked() *outlook {
 	return o
 }
 
-// decide works out who sees whom. It needs no lock.
+// decide computes which classes see which under a policy. It needs no lock.
 func (o *outlook) decide(p *policy.Policy) {
 	subjects := o.subjects
 	o.policy, o.audience, o.related, o.sights = p, p.Audience(o.people), p.Relate(subjects), make([]sight, len(subjects))
@@ -130,8 +131,8 @@ func (o *outlook) decide(p *policy.Policy) {
 	}
 }
 
-// adoptLocked puts a decided outlook into force as of change n. What has
-// changed in the classes since it was made is added.
+// adoptLocked puts a decided outlook into force with change n, and adds what has changed in the
+// classes since the outlook was made.
 func (x *index) adoptLocked(o *outlook, n uint64) {
 	x.policy, x.audience, x.related = o.policy, o.audience, o.related
 	for i, c := range o.list {
@@ -152,14 +153,16 @@ func (x *index) adoptLocked(o *outlook, n uint64) {
 	}
 }
 
-// sizeLocked switches a class between holding the directory and looking up.
+// sizeLocked switches a class between having the directory and looking nodes up, if the number
+// of nodes that it sees calls for it.
 func (x *index) sizeLocked(c *class, n uint64) {
 	if !c.lookup && c.visible > lookupAbove || c.lookup && c.visible < lookupBelow {
 		c.lookup, c.switched = !c.lookup, n
 	}
 }
 
-// touchLocked notes that something in c that others see changed.
+// touchLocked records change n of a node in c, and that the number of nodes in c changed by
+// delta, for all classes that see c.
 func (x *index) touchLocked(c *class, n uint64, delta int) {
 	x.network.N = max(x.network.N, n)
 	c.changed = max(c.changed, n)
@@ -171,9 +174,9 @@ func (x *index) touchLocked(c *class, n uint64, delta int) {
 	}
 }
 
-// setPolicy puts a policy into force as of change n, for the people that there are now:
-// everybody fetches anew.
-// Until it is worked out readers find the one before.
+// setPolicy puts a policy into force with change n, for the present users. All nodes have to
+// fetch their config and a full directory. Readers get the old policy until the new one has
+// been computed.
 func (x *index) setPolicy(p *policy.Policy, text string, n uint64) {
 	x.mu.RLock()
 	o := x.outlookLocked()

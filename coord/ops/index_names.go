@@ -8,7 +8,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// setAliases notes the former names of a node; the list is not changed later.
+// setAliases sets the former names of a node. The caller must not change list afterwards.
 func (x *index) setAliases(id cert.NodeID, list []api.Alias) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -19,15 +19,15 @@ func (x *index) setAliases(id cert.NodeID, list []api.Alias) {
 	x.aliases[id] = list
 }
 
-// aliasesOf returns the former names of a node; they are not to be changed.
+// aliasesOf returns the former names of a node. The caller must not change the slice.
 func (x *index) aliasesOf(id cert.NodeID) []api.Alias {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.aliases[id]
 }
 
-// setWildcard notes whether a node answers for every name below its own; name
-// is "" when not.
+// setWildcard sets whether a node answers for all names below its own. name is the node's name,
+// "" if it does not.
 func (x *index) setWildcard(id cert.NodeID, name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -38,8 +38,8 @@ func (x *index) setWildcard(id cert.NodeID, name string) {
 	x.wildcards[id] = name
 }
 
-// visibleWildcards returns the names of those devices that a node sees and
-// that answer for every name below theirs, sorted, at most limit.
+// visibleWildcards returns the names of the devices that a node sees and that answer for all
+// names below their own, sorted, at most limit.
 func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -58,7 +58,7 @@ func (x *index) visibleWildcards(id cert.NodeID, limit int) []string {
 	return list[:min(len(list), limit)]
 }
 
-// wildcardNames is visibleWildcards, with those of all devices for the zero id.
+// wildcardNames is visibleWildcards, but for the zero id it returns those of all devices.
 func (x *index) wildcardNames(id cert.NodeID, limit int) []string {
 	if !id.IsZero() {
 		return x.visibleWildcards(id, limit)
@@ -69,14 +69,14 @@ func (x *index) wildcardNames(id cert.NodeID, limit int) []string {
 	return list[:min(len(list), limit)]
 }
 
-// setNamesN notes a change of what names lead to.
+// setNamesN records a change of the addresses to which names lead.
 func (x *index) setNamesN(n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.network.NamesN = max(x.network.NamesN, n)
 }
 
-// namesVersion returns the version of what all names of the network lead to.
+// namesVersion returns the version of all names of the network and their addresses.
 func (x *index) namesVersion() api.Version {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

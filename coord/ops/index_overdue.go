@@ -9,16 +9,16 @@ import (
 	"weft/overlay/cert"
 )
 
-// setOverdue notes which devices of a user have to be signed in again, as of change n. They
-// see nothing, and the devices that the user reaches have other rules. Who sees the user's
-// devices, and whom the others of that user see, stays as it was.
+// setOverdue sets which devices of a user are overdue, with change n. Overdue devices see no
+// other devices, and the rules of the devices that the user may reach change. Nothing changes
+// for what the user's other devices see, and for which devices see the user's.
 func (x *index) setOverdue(userID string, ids []cert.NodeID, n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	flip := func(id cert.NodeID, overdue bool) {
 		if e, ok := x.nodes[id]; ok && e.overdue != overdue {
 			e.overdue = overdue
-			e.configN, e.classN = max(e.configN, n), max(e.classN, n) // it begins anew with the directory
+			e.configN, e.classN = max(e.configN, n), max(e.classN, n) // so that it fetches a full directory
 			x.nodes[id] = e
 		}
 	}
@@ -42,7 +42,8 @@ func (x *index) setOverdue(userID string, ids []cert.NodeID, n uint64) {
 	}
 }
 
-// reachedBy returns the classes whose rules name one of some users, or may.
+// reachedBy returns the keys of the classes that devices of these users may reach, and whose
+// rules may therefore name these users.
 func (x *index) reachedBy(userIDs []string) (keys []string) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -6,20 +6,20 @@ import (
 	"weft/overlay/cert"
 )
 
-// view is what a node of some class may see.
+// view is what a node may see.
 type view struct {
-	class     string // its own
+	class     string // key of the node's class
 	policy    *policy.Policy
 	audience  *policy.Audience
 	subject   policy.Subject
 	versions  api.Versions
-	classes   []string
-	initiates bool
-	lookup    bool
-	fullAfter uint64
+	classes   []string // keys of the classes that it sees
+	initiates bool     // the policy lets it reach others, so it needs a directory or lookups
+	lookup    bool     // it looks nodes up and has no directory
+	fullAfter uint64   // a directory from before this change cannot be brought up to date by a delta
 }
 
-// view returns what a node may see, as of now.
+// view returns what a node may see now.
 func (x *index) view(id cert.NodeID) (view, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -38,8 +38,8 @@ func (x *index) view(id cert.NodeID) (view, bool) {
 	return v, true
 }
 
-// rules returns what the node lets in, and which overdue devices the rules do not mean. They
-// are not to be changed.
+// rules returns the rules for what the node has to let in, and the overdue devices to which
+// these rules do not apply. The caller must not change them.
 func (v *view) rules() (rules []api.Rule, overdue []string) {
 	rules = v.policy.RulesFor(v.subject, v.audience)
 	for _, id := range v.audience.Overdue(rules) {
@@ -48,8 +48,8 @@ func (v *view) rules() (rules []api.Rule, overdue []string) {
 	return rules, overdue
 }
 
-// versions returns what a node should hold. It is called by the relay for
-// each client: no allocation.
+// versions returns the versions that a node should have. The relay calls it for each client, so
+// it does not allocate.
 func (x *index) versions(id cert.NodeID) (api.Versions, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -66,15 +66,15 @@ func (x *index) versionsLocked(e entry) api.Versions {
 		Config: api.Version{Epoch: epoch, N: max(x.network.ConfigN, e.configN, e.class.switched, e.class.rulesN)},
 		CRL:    x.network.CRLNumber,
 	}
-	// Who holds no directory is never behind on it. Names, one number for all,
-	// is not in the versions of each: a relay that runs alone is told it once.
+	// Nodes that have no directory have no version of it. Names is not set here: it is the same
+	// for all nodes, and a standalone relay is told once for all.
 	if e.class.initiates && !e.class.lookup && !e.overdue {
 		v.Directory = api.Version{Epoch: epoch, N: max(e.class.dirN, e.classN)}
 	}
 	return v
 }
 
-// setNodeConfigN notes a change of one node's config.
+// setNodeConfigN records a change of one node's config.
 func (x *index) setNodeConfigN(id cert.NodeID, n uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -84,7 +84,7 @@ func (x *index) setNodeConfigN(id cert.NodeID, n uint64) {
 	}
 }
 
-// tell notes that a node holds this version of its config.
+// tell records that a node has a version of its config.
 func (x *index) tell(id cert.NodeID, v api.Version) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -98,7 +98,7 @@ func (x *index) tell(id cert.NodeID, v api.Version) {
 	}
 }
 
-// takeTold returns what tell noted since the last call.
+// takeTold returns what tell has recorded since the last call.
 func (x *index) takeTold() map[cert.NodeID]uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -115,7 +115,7 @@ func (x *index) knowsURLs(id cert.NodeID) bool {
 	return x.nodes[id].told >= x.network.URLsN
 }
 
-// behind reports whether a node has not fetched its config since it came into its class.
+// behind reports whether a node has not fetched its config since its owner or tags changed.
 func (x *index) behind(id cert.NodeID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

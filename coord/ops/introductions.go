@@ -15,62 +15,62 @@ import (
 	"weft/overlay/cert"
 )
 
-// Introductions are reports of devices about who introduced themselves to them, where
-// the network's owner switched that on for a tag. A device sends them in a header of
-// requests that it makes anyway. They are claims: a device can invent some and conceal
-// others. So they have a table of their own and are not part of the audit's chain, and
-// facts known to the server that contradict a claim are stored with it. A device
-// reports only for itself: it is the holder of the connection's key.
+// Devices can report which devices introduced themselves to them, if the network's owner has
+// switched that on for a tag. They send the reports in a header of requests that they make
+// anyway. These reports are claims: a device can invent some and conceal others. So they are in
+// a table of their own and not in the chain of the audit, and if the server knows facts that
+// contradict a claim, it stores them with the claim as doubts. A device can report only for
+// itself, because the key of the connection identifies it.
 
 const (
 	// dailyIntroductions bounds the rows that one device can add in a day.
 	dailyIntroductions = 500
 	// reportSpacing is the least time between two reports of one device.
 	reportSpacing = 10 * time.Second
-	// How far from now a claim may be.
+	// A claim may be about times from claimAge ago until claimSkew from now.
 	claimAge  = 31 * 24 * time.Hour
 	claimSkew = 10 * time.Minute
-	maxClaim  = 1_000_000 // of Count
+	maxClaim  = 1_000_000 // a larger Count is stored as this
 
 	maxIntroductionsPage = 1000
 )
 
-// What speaks against a claim, as of when the server heard of it: words of
-// store.Introduction.Doubts.
+// The words of store.Introduction.Doubts: what contradicted a claim when the server received
+// it. The peer is the other device that the claim is about.
 const (
-	DoubtUnknown     = "unknown"     // no device of this network ever was that
-	DoubtDeleted     = "deleted"     // it was deleted, so nothing can be compared
-	DoubtUnreachable = "unreachable" // policy lets neither of the two reach the other
-	DoubtName        = "name"        // it has another name or user
-	DoubtTime        = "time"        // it cannot have been then; the time is when the server heard of it
-	DoubtFull        = "full"        // the device said more in a day than is kept
+	DoubtUnknown     = "unknown"     // the peer was never a device of this network
+	DoubtDeleted     = "deleted"     // the peer was deleted, so its name and owner could not be compared
+	DoubtUnreachable = "unreachable" // the policy lets neither device reach the other
+	DoubtName        = "name"        // the peer has another name or owner
+	DoubtTime        = "time"        // the claimed time is impossible, and replaced by the time when the server received the claim
+	DoubtFull        = "full"        // the device reported more in a day than is stored
 )
 
-// paths are the kinds of path that a claim may name.
+// claimedPaths are the kinds of path that a claim may name.
 var claimedPaths = []string{"direct", "lane", "relay"}
 
-// reports spaces the reports of devices. The zero value is ready.
+// reports enforces reportSpacing. The zero value is usable.
 type reports struct {
 	mu   sync.Mutex // guards the following
 	last map[cert.NodeID]time.Time
 }
 
-// take says whether a device may report at now.
+// take reports whether a device may report now.
 func (r *reports) take(id cert.NodeID, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if at, ok := r.last[id]; ok && now.Sub(at).Abs() < reportSpacing {
 		return false
 	}
-	if r.last == nil || len(r.last) > 10_000 { // whoever is forgotten may report a bit sooner
+	if r.last == nil || len(r.last) > 10_000 { // devices that are forgotten may report sooner, which does no harm
 		r.last = map[cert.NodeID]time.Time{}
 	}
 	r.last[id] = now
 	return true
 }
 
-// hearIntroductions takes what a device reports with its request, and says so in the
-// answer's header. Whatever is wrong with it, the request goes on.
+// hearIntroductions stores the introductions that a device reports with a request, and sets the
+// answer's header to how many it stored. Errors do not affect the request itself.
 func (s *Service) hearIntroductions(ctx context.Context, rt route, c *caller, w http.ResponseWriter, r *http.Request) {
 	value := r.Header.Get(api.IntroductionsHeader)
 	if value == "" || rt.access != anyTimeNode || !s.reportsIntroductions(s.index.targetOf(c.id).tags) {
@@ -78,7 +78,7 @@ func (s *Service) hearIntroductions(ctx context.Context, rt route, c *caller, w 
 	}
 	list, err := api.ParseIntroductions(value)
 	if err != nil {
-		s.log.Debug("a device reports introductions that cannot be read", "id", c.id, "err", err)
+		s.log.Debug("a device reports introductions that cannot be parsed", "id", c.id, "err", err)
 		return
 	}
 	if !s.reports.take(c.id, s.now()) {
@@ -94,8 +94,8 @@ func (s *Service) hearIntroductions(ctx context.Context, rt route, c *caller, w 
 	w.Header().Set(api.IntroductionsHeader, strconv.Itoa(stored))
 }
 
-// storeIntroductions stores what a device claims, and what speaks against it. It is not a
-// Command: a claim is recorded nowhere but in its own table.
+// storeIntroductions stores a device's claims with the doubts about them. It is not a Command,
+// because claims do not go into the audit.
 func (s *Service) storeIntroductions(ctx context.Context, id cert.NodeID, list []api.Introduction) (stored int, err error) {
 	now := s.now().UTC().Truncate(time.Second)
 	var rows []store.Introduction
@@ -125,7 +125,8 @@ func (s *Service) storeIntroductions(ctx context.Context, id cert.NodeID, list [
 	return stored, err
 }
 
-// judge makes a row of a claim of self. ok is false for one that is none.
+// judge makes a row of a claim by self, with the doubts about it. ok is false if the claim is
+// not usable.
 func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, now time.Time) (row store.Introduction, ok bool, err error) {
 	var doubts []string
 	row = store.Introduction{
@@ -133,7 +134,7 @@ func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, no
 		First: time.Unix(c.First, 0).UTC(), Last: time.Unix(c.Last, 0).UTC(),
 	}
 	several := c.Peer == ""
-	// In seconds: times of the end of the numbers turn round where they are subtracted.
+	// Compare unix seconds: subtracting times at the ends of the range would overflow.
 	if c.First < now.Add(-claimAge).Unix() || c.Last > now.Add(claimSkew).Unix() || !several && c.First/3600 != c.Last/3600 {
 		row.First, row.Last, doubts = now, now, append(doubts, DoubtTime)
 	}
@@ -156,7 +157,7 @@ func (s *Service) judge(r *store.Reader, self store.Node, c api.Introduction, no
 	return row, true, err
 }
 
-// wordsOf returns those of some words that a text has.
+// wordsOf returns those of words that occur in a text.
 func wordsOf(text string, words []string) string {
 	var had []string
 	for _, w := range words {
@@ -192,10 +193,10 @@ func (s *Service) doubtsAbout(r *store.Reader, self cert.NodeID, row store.Intro
 
 // IntroductionQuery selects introductions. The zero value selects all.
 type IntroductionQuery struct {
-	Device string    // that reports them: name, address or id
-	Since  time.Time // in hours that end after
-	After  string    // cursor of the page before
-	Limit  int       // at most 1000, 0 for that
+	Device string    // the device that reports: name, address or id
+	Since  time.Time // selects introductions in hours that end after this
+	After  string    // the cursor: IntroductionList.Next of the page before
+	Limit  int       // at most 1000; 0 for 1000
 }
 
 // IntroductionList is one page of the claims of devices, the latest hour first.
@@ -204,8 +205,8 @@ type IntroductionList struct {
 	Next          string               `json:"next"` // IntroductionQuery.After of the next page, "" at the end
 }
 
-// Introductions returns the claims of devices about who introduced themselves to them.
-// A deleted device is found only by its id.
+// Introductions returns the introductions that devices reported. q.Device finds a deleted
+// device only by its id.
 func (s *Service) Introductions(ctx context.Context, a Actor, q IntroductionQuery) (IntroductionList, error) {
 	list := IntroductionList{Introductions: []store.Introduction{}}
 	if err := opAuditRead.readsAll(a); err != nil {

@@ -11,42 +11,44 @@ import (
 	"weft/coord/store"
 )
 
-// An invitation is a user who has not signed in yet, with a sign-in link that lives longer
-// and that is only as good as who sent it.
+// An invitation is a sign-in link for a user who has never signed in. It is valid for longer
+// than other sign-in links, and only while its sender may still invite the user.
 
-// Life of an invitation.
+// How long an invitation is valid.
 const (
 	DefaultInviteLife = 7 * 24 * time.Hour
 	minInviteLife     = time.Minute
 	maxInviteLife     = 30 * 24 * time.Hour
 )
 
-// maxInvitations bounds the invitations of a network that can be used.
+// maxInvitations bounds the invitations of a network that are valid at the same time.
 const maxInvitations = 1000
 
 var (
-	// ErrInviter refuses an invitation whose sender may no longer invite somebody to
-	// such a role.
-	ErrInviter = errors.New("whoever sent this invitation may no longer do so")
-	// ErrOtherPerson refuses an invitation in a browser where somebody else is signed in:
-	// it may have been sent to them by mistake, or to have them act as the other one.
+	// ErrInviter refuses an invitation whose sender may no longer give somebody its role and
+	// tags.
+	ErrInviter = errors.New("the sender of this invitation may no longer invite this person")
+	// ErrOtherPerson refuses an invitation in a browser where somebody else is signed in. It
+	// may have been sent to that person by mistake, or to trick that person into acting as the
+	// invited user.
 	ErrOtherPerson = errors.New("somebody else is signed in in this browser")
 )
 
-// InviteUser makes a person, or takes one who has never signed in, and a link with which
-// this person sets a password and is signed in, once. An earlier invitation ends.
+// InviteUser makes a user, or takes one who has never signed in, and makes a link with which
+// this person sets a password and is signed in. The link works once. An earlier invitation of
+// the user ends.
 type InviteUser struct {
 	Name        string        `json:"name" required:"true"`
 	Role        Role          `json:"role,omitempty" enum:"owner,admin,operator,auditor,member" doc:"as for a new user; member if not given"`
 	Tags        []string      `json:"tags,omitempty" doc:"as for a new user"`
 	DisplayName string        `json:"display_name,omitempty" doc:"as for a new user"`
-	Life        time.Duration `json:"-"` // 1 minute to 30 days; 0 is 7 days
+	Life        time.Duration `json:"-"` // 1 minute to 30 days; 0 for 7 days
 }
 
 func (InviteUser) operation() *Operation { return opUserInvite }
 
-// Invited is a person with the path and query of an invitation's link. Only this answer
-// contains it.
+// Invited is an invited user, with the path and query of the link. Only this answer contains
+// the link.
 type Invited struct {
 	store.User
 	Path    string
@@ -62,7 +64,7 @@ func (c InviteUser) run(tx *Tx) (Invited, error) {
 		c.Life = DefaultInviteLife
 	}
 	if c.Life < minInviteLife || c.Life > maxInviteLife {
-		return in, Invalid("an invitation can be used for 1 minute to 30 days, not %s", spanText(c.Life))
+		return in, Invalid("an invitation can be valid for 1 minute to 30 days, not %s", spanText(c.Life))
 	}
 	u, err := tx.UserByName(tx.s.network, c.Name)
 	if isNotFound(err) {
@@ -82,7 +84,7 @@ func (c InviteUser) run(tx *Tx) (Invited, error) {
 		return in, err
 	}
 	if n >= maxInvitations {
-		return in, Invalid("%d invitations are open, and no more can be; end some first (weft-server users revoke-invitation NAME)", n)
+		return in, Invalid("there are %d open invitations, which is the maximum; revoke some first (weft-server users revoke-invitation NAME)", n)
 	}
 	token := NewToken()
 	in.Path, in.Expires = LinkPath(token), tx.now.Add(c.Life).UTC().Truncate(time.Second)
@@ -93,15 +95,15 @@ func (c InviteUser) run(tx *Tx) (Invited, error) {
 	return in, nil
 }
 
-// invitation is one as the audit has it: nothing of its link.
+// invitation is the value of audit records about an invitation. It does not contain the link.
 type invitation struct {
 	Role    string    `json:"role"`
 	Tags    []string  `json:"tags,omitempty"`
 	Expires time.Time `json:"expires"`
 }
 
-// inviteAgain says whether a user who is here already can be invited: an invitation is no
-// way into an account that is in use.
+// inviteAgain returns nil if an existing user can be invited. A user who has signed in cannot,
+// because an invitation must not be a way into an account that is in use.
 func (tx *Tx) inviteAgain(u store.User, c InviteUser) error {
 	if err := tx.mayGrant(Role(u.Role), u.Tags); err != nil {
 		return err
@@ -126,8 +128,8 @@ func (tx *Tx) inviteAgain(u store.User, c InviteUser) error {
 	return nil
 }
 
-// RevokeInvitation ends the invitation of a user, by name or id, whom it leaves. Without
-// one nothing happens.
+// RevokeInvitation ends the invitation of a user, by name or id. The user stays. If there is no
+// invitation nothing happens.
 type RevokeInvitation struct{ Name string }
 
 func (RevokeInvitation) operation() *Operation { return opUserUninvite }
@@ -148,15 +150,16 @@ func (c RevokeInvitation) run(tx *Tx) (store.User, error) {
 	return u, nil
 }
 
-// checkInvitation refuses an invitation whose sender could not send it now, and one that is
-// opened in a browser with the session here of somebody else. Sign-in links are made by
-// who may sign in as anybody: they are always good.
+// checkInvitation returns an error for an invitation whose user has signed in since, whose
+// sender could not send it now, or that is opened in a browser in which somebody else is signed
+// in; here is the hash of that browser's session. Other sign-in links pass: only actors who may
+// sign in as anybody can make them.
 func (s *Service) checkInvitation(r *store.Reader, l store.Link, here [32]byte) error {
 	if !l.Invites {
 		return nil
 	}
 	p, err := r.UserRow(s.network, l.User.ID, s.now())
-	if err == nil && !p.New { // they have been let in another way
+	if err == nil && !p.New { // the user has signed in in another way
 		err = fmt.Errorf("invitation of %s: %w", l.User.Name, ErrNotFound)
 	}
 	if err != nil {

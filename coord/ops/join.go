@@ -14,13 +14,13 @@ import (
 	"weft/overlay/cert"
 )
 
-// clockSlack is how far before now a certificate is valid already: clocks
-// differ, also between a server before and after its own was set.
+// clockSlack is how long before its issue a certificate is already valid, because clocks
+// differ, and because the server's own clock may be set back.
 const clockSlack = time.Hour
 
-// handleJoin makes a node. The token is checked and consumed in the write
-// transaction that makes the node's row, so a one-time token makes one node
-// however many ask at once.
+// handleJoin makes a node. The token is checked and consumed in the write transaction that
+// inserts the node's row, so a one-time token makes one node even if several requests use it at
+// the same time.
 func (s *Service) handleJoin(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.JoinRequest
 	if err := readRequest(r, &req); err != nil {
@@ -45,14 +45,15 @@ func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (st
 		return store.Node{}, tokenUnknown()
 	}
 	hash := sha256.Sum256(req.Secret)
-	// Refuse junk before it costs a write or a signature check.
+	// Refuse useless requests before they cost a write or a signature check.
 	var node store.Node
 	err := s.store.Read(ctx, func(rd *store.Reader) (err error) { node, err = s.checkToken(rd, c, hash); return err })
 	if _, known := s.index.has(c.id); err == nil && node.ID == c.id && known {
 		return node, nil // the answer to an earlier join got lost
 	}
-	// Between a commit and what follows it in memory the row is there and the
-	// index does not know it: the turn of this write comes after both.
+	// If the row exists but the index does not know it yet, an earlier join has just been
+	// committed. The write below is executed after the index has been updated, and returns that
+	// node.
 	if err == nil && node.ID != c.id {
 		err = checkKey(c, req.CSR)
 	}
@@ -76,7 +77,7 @@ func (j join) run(tx *Tx) (store.Node, error) {
 	if err := tx.may(target{}); err != nil {
 		return store.Node{}, err
 	}
-	// The answer may have changed while this write waited for its turn.
+	// Check again: the token may have been used while this write waited for its turn.
 	node, err := s.checkToken(&tx.Reader, c, hash)
 	if err != nil || node.ID == c.id {
 		return node, err
@@ -102,14 +103,14 @@ func (j join) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// newcomer is a device that has yet to get a row, with what it says of itself.
+// newcomer is a device that has no row yet, with what it claims about itself.
 type newcomer struct {
 	caller
 	hostname, os, software string
 }
 
-// makeNode makes the row of a device that joins: name, address, certificate. Of the key it
-// needs whose the device is, and its tags; gone is what situation wants.
+// makeNode makes the row of a device that joins, with a name, an address and a certificate. key
+// decides the owner and the tags. gone is situation.gone.
 func (s *Service) makeNode(tx *Tx, c newcomer, key store.Key, gone int) (node store.Node, err error) {
 	now := tx.now
 	node = store.Node{
@@ -146,8 +147,8 @@ func (s *Service) makeNode(tx *Tx, c newcomer, key store.Key, gone int) (node st
 	return node, nil
 }
 
-// nameFor is the name of a device that joins: its own from before if it was
-// deleted and comes back with the same key, else one made of its hostname.
+// nameFor returns the name of a device that joins: its old name if it was deleted and comes
+// back with the same key, else one made of its hostname.
 func (s *Service) nameFor(tx *Tx, id cert.NodeID, hostname string, now time.Time) (string, error) {
 	former, err := tx.FormerName(s.network, id, now.Add(-store.FormerKeep))
 	if err == nil && !dns.Reserved(former) {
@@ -159,15 +160,15 @@ func (s *Service) nameFor(tx *Tx, id cert.NodeID, hostname string, now time.Time
 		return "", err
 	}
 	for base := CleanName(hostname); ; {
-		// A reserved name is as good as taken: the next has a number.
+		// Treat a reserved name as taken: AllocName appends another number to base.
 		if name, err := tx.AllocName(s.network, base); err != nil || !dns.Reserved(name) {
 			return name, err
 		}
 	}
 }
 
-// checkToken says whether the token may make a node for this key. If it did
-// already, that node is returned: a repeated join is answered alike.
+// checkToken returns nil if the token may make a node for the caller. If the caller has joined
+// with this token before, it returns that node, so that a repeated join gets the same answer.
 func (s *Service) checkToken(r *store.Reader, c *caller, hash [32]byte) (store.Node, error) {
 	key, err := r.KeyBySecret(s.network, hash)
 	if errors.Is(err, store.ErrNotFound) {
@@ -188,12 +189,12 @@ func (s *Service) checkToken(r *store.Reader, c *caller, hash [32]byte) (store.N
 	}
 	if key.Relay {
 		return store.Node{}, fail(http.StatusBadRequest, api.CodeTokenKind, "this token is for a relay, not for a device",
-			"make a device's with `weft-server keys create`; a relay joins with `weft-server relay --data DIR --token TOKEN`")
+			"make a token for a device with `weft-server keys create`; a relay joins with `weft-server relay --data DIR --token TOKEN`")
 	}
 	return store.Node{}, s.usable(key)
 }
 
-// usable says whether a key that was found may still be used.
+// usable returns nil if a key may still be used to join.
 func (s *Service) usable(key store.Key) error {
 	again := "make a new one in the console, or with `weft-server keys create`"
 	if key.Relay {
@@ -203,7 +204,7 @@ func (s *Service) usable(key store.Key) error {
 	case store.KeyRevoked:
 		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token was revoked", again)
 	case store.KeySuspended:
-		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token cannot be used: the person whom it belongs to, or who made it, is suspended", "ask an admin of the network for another token")
+		return fail(http.StatusUnauthorized, api.CodeTokenRevoked, "this token cannot be used: its owner, or the person who made it, is suspended", "ask an admin of the network for another token")
 	case store.KeyUsed:
 		return fail(http.StatusUnauthorized, api.CodeTokenUsed, "this token was used already, by another device", again)
 	case store.KeyExpired:
@@ -216,7 +217,7 @@ func tokenUnknown() *api.Error {
 	return fail(http.StatusUnauthorized, api.CodeTokenUnknown, "this server does not know this token", "copy the whole token again, or make a new one with `weft-server keys create`")
 }
 
-// checkKey wants a request over the very key of the connection.
+// checkKey returns an error unless a certificate request is for the key of the connection.
 func checkKey(c *caller, csr []byte) error {
 	pub, err := cert.CheckCSR(csr)
 	if err != nil {
@@ -228,8 +229,7 @@ func checkKey(c *caller, csr []byte) error {
 	return nil
 }
 
-// certify gives a node that has a certificate a new one, for the node as it is
-// now.
+// certify issues another certificate for a node, with its current name, tags and owner.
 func (s *Service) certify(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, cause store.Cause) error {
 	held, err := tx.Unexpired(s.network, node.ID, now)
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *Service) certify(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now ti
 	return s.sign(tx, node, key, now, life, cause)
 }
 
-// sign makes the node's certificate, and records it.
+// sign issues a certificate for a node, and records it in the database.
 func (s *Service) sign(tx *Tx, node *store.Node, key *ecdsa.PublicKey, now time.Time, life time.Duration, cause store.Cause) error {
 	serial := cert.NewSerial()
 	node.Expires = now.Add(life)

@@ -13,7 +13,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// Life of a key.
+// How long a key is valid.
 const (
 	DefaultKeyLife = 24 * time.Hour
 	minKeyLife     = time.Minute
@@ -21,20 +21,19 @@ const (
 	maxKeyTags     = 16
 )
 
-// CreateKey makes a join key. The zero value is a one-time key for an untagged
-// device of whoever asks, or of the network's owner, good for 24 hours.
+// CreateKey makes a join key. The zero value makes one that is valid once, within 24 hours, for
+// a device without tags that belongs to the actor, or to the network's owner if the actor is
+// not a user.
 type CreateKey struct {
-	User      string        `json:"user,omitempty"` // name of the owner of what joins
+	User      string        `json:"user,omitempty"` // name of the owner of devices that join with it
 	UserID    string        `json:"-"`              // instead of User
 	Note      string        `json:"note,omitempty"` // for people, at most 100 bytes
 	Tags      []string      `json:"tags,omitempty"` // with or without "tag:"
 	Reusable  bool          `json:"reusable,omitempty"`
 	Relay     bool          `json:"relay,omitempty"`     // a relay joins with it, and no device
 	Ephemeral bool          `json:"ephemeral,omitempty"` // its devices are deleted soon after they go offline
-	Life      time.Duration `json:"-"`                   // 1 minute to 366 days; 0 is 24 h
+	Life      time.Duration `json:"-"`                   // 1 minute to 366 days; 0 for 24 h
 }
-
-func (k KeyCreated) Made() string { return "the key " + k.ID }
 
 // KeyCreated is a new key with its token. Only this answer contains the token.
 type KeyCreated struct {
@@ -42,6 +41,9 @@ type KeyCreated struct {
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expires"`
 }
+
+// Made implements maker.
+func (k KeyCreated) Made() string { return "the key " + k.ID }
 
 func (CreateKey) operation() *Operation { return opKeyCreate }
 
@@ -63,13 +65,13 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 		Reusable: c.Reusable, Ephemeral: c.Ephemeral, Relay: c.Relay, Created: tx.now.UTC().Truncate(time.Second),
 	}
 	if err := tx.may(keyTarget(k)); err != nil {
-		if c.User != "" && isNotFound(err) { // whether there is such a user is not for the actor to know
+		if c.User != "" && isNotFound(err) { // do not reveal whether there is such a user
 			err = About(KindUser, c.User, err)
 		}
 		return KeyCreated{}, err
 	}
 	if c.Relay {
-		// A relay is the whole network's, whoever brings it: all devices may use it.
+		// A relay serves the whole network, so the actor must be one who may manage relays.
 		if err := opRelayRemove.authorize(tx.actor, target{}); err != nil {
 			return KeyCreated{}, fmt.Errorf("%s for a relay: %w", tx.op.Name, err)
 		}
@@ -91,7 +93,7 @@ func (c CreateKey) run(tx *Tx) (KeyCreated, error) {
 	case len(n.URLs) == 0:
 		return KeyCreated{}, Invalid("the server does not know its own address; start it once with: weft-server serve --url https://HOST:PORT")
 	case c.Life < minKeyLife || c.Life > maxKeyLife:
-		return KeyCreated{}, Invalid("a key can be used for 1 minute to 366 days, not %s", spanText(c.Life))
+		return KeyCreated{}, Invalid("a key can be valid for 1 minute to 366 days, not %s", spanText(c.Life))
 	case c.Relay && (c.Ephemeral || len(tags) > 0):
 		return KeyCreated{}, Invalid("a relay has no tags and is not ephemeral")
 	}
@@ -109,9 +111,9 @@ func keyTarget(k store.Key) target {
 	return target{kind: "key", id: k.ID, name: k.Note, owner: k.UserID, tags: k.Tags}
 }
 
-// ownerOfKey finds whose the devices are that join with a key: by default those of the
-// actor. A service that may make keys for everybody makes them for the network's owner,
-// as it reaches no devices.
+// ownerOfKey returns the user to whom devices that join with the new key will belong: by
+// default the actor. If the actor is a service that may make keys for everybody the default is
+// the network's owner, because a service does not use devices.
 func (tx *Tx) ownerOfKey(c CreateKey) (store.User, error) {
 	u, err := tx.owner(c.UserID, c.User)
 	if err == nil && c.UserID == "" && c.User == "" && u.Kind == store.Service && opKeyCreate.may[Role(u.Role)] == all {
@@ -120,8 +122,8 @@ func (tx *Tx) ownerOfKey(c CreateKey) (store.User, error) {
 	return u, err
 }
 
-// owner finds a user by id or by name; without either it is the actor, or the
-// network's owner.
+// owner finds a user by id or by name. If both are "" it returns the actor's user, or the
+// network's owner if the actor is not a user.
 func (tx *Tx) owner(id, name string) (store.User, error) {
 	switch {
 	case id != "":
@@ -150,13 +152,13 @@ func checkTags(in []string) ([]string, error) {
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
 	if len(tags) > maxKeyTags {
-		return nil, Invalid("%d tags, at most %d", len(tags), maxKeyTags)
+		return nil, Invalid("%d tags are given, and at most %d are possible", len(tags), maxKeyTags)
 	}
 	return tags, nil
 }
 
-// RevokeKey makes a key useless for new devices; those that joined stay. A key that
-// was revoked before stays so.
+// RevokeKey makes a key unusable. Devices that have joined with it stay. Revoking a key again
+// changes nothing.
 type RevokeKey struct{ ID string }
 
 func (RevokeKey) operation() *Operation { return opKeyRevoke }
@@ -181,8 +183,8 @@ func (c RevokeKey) run(tx *Tx) (store.Key, error) {
 	return k, nil
 }
 
-// Keys lists the keys that an actor may see, newest first: all of them if limit is 0,
-// else at most limit, those that can be used before the others.
+// Keys lists the keys that an actor may see, newest first: all of them if limit is 0, else at
+// most limit, with usable keys before the others.
 func (s *Service) Keys(ctx context.Context, a Actor, limit int) ([]store.Key, error) {
 	list := []store.Key{}
 	if err := opKeyRead.asks(a); err != nil {

@@ -14,39 +14,39 @@ import (
 	"weft/overlay/cert"
 )
 
-// A revoked certificate stays in the revocation list until it expires, and nodes cannot
-// use a list longer than cert.MaxCRL: they would go on with the list that they hold,
-// and accept devices that were deleted since. So the number of certificates that can be
-// both revoked and unexpired is bounded. A device has one certificate in force and few
-// that were replaced. Where devices come and go, certificates are valid for a short
-// time, so that they soon leave the list: those of ephemeral devices, of devices that
-// join with a key whose devices were deleted by the hundred, the first ones of all
-// devices as the list fills, and all once it is half full. A key that fills the list is
-// refused before it harms others, and joins are refused before deletions are.
+// A revoked certificate stays in the revocation list until it expires, and nodes refuse a list
+// that is longer than cert.MaxCRL: they would keep their old list, and accept devices that were
+// deleted since. So the number of certificates that are both revoked and unexpired must be
+// bounded. A device has one certificate in force, and few that were replaced. Certificates that
+// are likely to be revoked are valid for a short time, so that they soon leave the list: those
+// of ephemeral devices, those of devices that join with a key of which hundreds of devices were
+// deleted, the first certificate of each device as the list fills, and all certificates once the
+// list is half full. A key that fills the list is refused before it harms others, and joins are
+// refused before deletions are.
 const (
 	ephemeralLife = 3 * 24 * time.Hour
 	briefLife     = 24 * time.Hour
 
-	// renewable is the share of a certificate's life, in percent, after which a
-	// new one is given. Nodes ask at renewAfter (66) by weft time; one whose
-	// clock is somewhat ahead of the server's must not ask in vain.
+	// renewable is the share of a certificate's life, in percent, after which the server issues
+	// another one. Nodes ask at renewAfter (66) by weft time; a node whose clock is a little
+	// ahead of the server's must not ask in vain.
 	renewable = 65
 
 	maxRenames  = 20 // of a device in renameSpan
 	renameSpan  = 24 * time.Hour
 	maxMoves    = 20 // of a device in moveSpan
 	moveSpan    = 24 * time.Hour
-	fewHeld     = 4      // unexpired certificates that a device may have before its next ones are shorter
+	fewHeld     = 4      // unexpired certificates that a device may have before new ones are valid for a shorter time
 	maxHourUses = 10_000 // joins with one key in an hour
 
-	// Revoked and unexpired certificates of devices that joined with one key.
-	manyGone = 100   // the next that joins gets ephemeralLife
-	moreGone = 2_500 // it gets briefLife
-	mostGone = 5_000 // none joins; none may leave of its own will while the list is half full
+	// Numbers of revoked and unexpired certificates of devices that joined with the same key.
+	manyGone = 100   // from here on devices that join with the key get ephemeralLife
+	moreGone = 2_500 // from here on they get briefLife
+	mostGone = 5_000 // from here on none can join, nor log out by itself while the list is half full
 
-	// Lengths of the list. From fewListed to halfList first certificates get shorter,
-	// from there to almostAll renewed ones, and then none joins: the rest is for
-	// deletions.
+	// Lengths of the revocation list in bytes. From fewListed to halfList the life of first
+	// certificates decreases, from halfList to almostAll that of renewed ones. Above almostAll
+	// no device can join: the rest of the list is kept for deletions.
 	fewListed = cert.MaxCRL / 8
 	halfList  = cert.MaxCRL / 2
 	almostAll = cert.MaxCRL / 8 * 7
@@ -55,13 +55,13 @@ const (
 // situation is the input that decides the life of a new certificate.
 type situation struct {
 	ephemeral bool
-	joins     bool // it is the device's first
-	held      int  // unexpired certificates that the device has already
-	gone      int  // at a join: revoked, unexpired ones of devices that joined with the same key
+	joins     bool // this is the device's first certificate
+	held      int  // unexpired certificates of the device
+	gone      int  // only if joins: revoked and unexpired certificates of devices that joined with the same key
 	list      int  // length of the revocation list in bytes
 }
 
-// lifeOf returns how long a new certificate lives where base is the usual life.
+// lifeOf returns how long a new certificate is valid. base is the usual life.
 func lifeOf(base time.Duration, n situation) time.Duration {
 	short, brief := min(base, ephemeralLife), min(base, briefLife)
 	life := max(short, base/time.Duration(max(1, n.held-fewHeld+1)))
@@ -77,14 +77,14 @@ func lifeOf(base time.Duration, n situation) time.Duration {
 	return min(life, fading(base, short, n.list, halfList, almostAll))
 }
 
-// fading goes from long to short while list goes from one length to another, by
-// the same factor for each further byte.
+// fading returns long if list is at most from, short if it is at least to, and in between a
+// life that decreases exponentially with the length of the list.
 func fading(long, short time.Duration, list, from, to int) time.Duration {
 	rest := float64(to-min(max(list, from), to)) / float64(to-from)
 	return time.Duration(float64(short) * math.Pow(float64(long)/float64(short), rest))
 }
 
-// attributes are what a certificate of the node states.
+// attributes returns what a certificate for the node has to say.
 func (s *Service) attributes(node store.Node) cert.Attributes {
 	return cert.Attributes{
 		Name: node.Name, FQDN: node.Name + "." + s.suffix,
@@ -93,8 +93,8 @@ func (s *Service) attributes(node store.Node) cert.Attributes {
 	}
 }
 
-// inForce reports whether the node's newest certificate states what one made
-// now would, and is not due for renewal.
+// inForce reports whether the node's newest certificate says the same as a new one would, and is
+// not due for renewal.
 func (s *Service) inForce(node store.Node, now time.Time) bool {
 	have, err := cert.ParseNode(s.network, node.Certificate)
 	if err != nil || !bytes.Equal(have.Leaf.AuthorityKeyId, s.auth.Network.Cert.SubjectKeyId) {
@@ -109,30 +109,30 @@ func (s *Service) inForce(node store.Node, now time.Time) bool {
 	return age >= 0 && age < life*renewable/100
 }
 
-// mayJoin says whether one more device may join with a key that was used inHour
-// times in this hour, this one included. gone is what situation wants.
+// mayJoin returns nil if one more device may join with a key, which was used inHour times in
+// this hour, this time included. gone is situation.gone.
 func (s *Service) mayJoin(r *store.Reader, key store.Key, inHour int, now time.Time) (gone int, err error) {
 	gone, until, err := r.RevokedByKey(s.network, key.ID, now)
 	switch {
 	case err != nil:
 		return gone, err
 	case len(s.index.info().CRL) >= almostAll:
-		return gone, fail(http.StatusServiceUnavailable, api.CodeUnavailable, "so many devices were deleted from this network lately that none can join for now: every device has to remember them until their certificates end",
+		return gone, fail(http.StatusServiceUnavailable, api.CodeUnavailable, "no device can join for now, because too many devices were deleted from this network lately: every device has to remember them until their certificates end",
 			"tell the network's owner: `weft-server doctor` says more; then try again")
 	case gone >= mostGone:
 		return gone, fail(http.StatusTooManyRequests, api.CodeTooMany, fmt.Sprintf("%d devices that joined with this token were deleted lately, and every device has to remember them until their certificates end", gone),
-			fmt.Sprintf("join with another token, or from %s on with this one; devices that come and go are many only with several tokens, made with `weft-server keys create --reusable --ephemeral`", timeText(until)))
+			fmt.Sprintf("join with another token, or from %s on with this one; for many devices that come and go use several tokens, made with `weft-server keys create --reusable --ephemeral`", timeText(until)))
 	case inHour > maxHourUses:
-		return gone, fail(http.StatusTooManyRequests, api.CodeTooMany, fmt.Sprintf("%d devices have joined with this token within this hour, which is as many as can", maxHourUses),
+		return gone, fail(http.StatusTooManyRequests, api.CodeTooMany, fmt.Sprintf("%d devices have joined with this token within this hour, which is the maximum", maxHourUses),
 			"join with another token, or in the next hour with this one")
 	}
 	return gone, nil
 }
 
-// mayLeave refuses the deletion that a device, and not a person, asks for when
-// those that joined with the same key have filled their share of a list that is
-// half full already. Nobody is locked in: the owner can delete it at any time,
-// and so can the device once some of the others have expired.
+// mayLeave returns an error for a device that wants to be deleted if the revocation list is half
+// full, and devices that joined with the same key fill their share of it. The owner can
+// nevertheless delete the device at any time, and the device itself can leave when some of the
+// other certificates have expired.
 func (s *Service) mayLeave(r *store.Reader, node store.Node, now time.Time) error {
 	if len(s.index.info().CRL) < halfList {
 		return nil
@@ -143,12 +143,12 @@ func (s *Service) mayLeave(r *store.Reader, node store.Node, now time.Time) erro
 	}
 	held, err := r.Unexpired(s.network, node.ID, now)
 	if err != nil || held == 0 {
-		return err // it adds nothing to the list
+		return err // deleting it adds nothing to the list
 	}
-	return tooOften("%s cannot leave by itself before %s: too many devices that joined with the same token left lately", node.Name, timeText(until))
+	return tooOften("%s cannot leave by itself before %s: too many devices that joined with the same token have left lately", node.Name, timeText(until))
 }
 
-// spanText is a duration for people: in days when it is so many.
+// spanText returns a duration for people, in days if it is a whole number of days.
 func spanText(d time.Duration) string {
 	switch days := d / (24 * time.Hour); {
 	case d == 24*time.Hour:
@@ -168,23 +168,23 @@ func spanText(d time.Duration) string {
 
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// mayMove refuses more than maxMoves within moveSpan: each puts a certificate into the
-// revocation list. Renames do not count, so that who may only rename a device cannot
-// keep its tags from being taken away.
+// mayMove refuses more than maxMoves changes of tags or owner within moveSpan, because each puts
+// a certificate into the revocation list. Renames are counted separately, so that an actor who
+// may only rename a device cannot prevent others from removing its tags.
 func (s *Service) mayMove(r *store.Reader, node store.Node, now time.Time) error {
 	n, first, err := r.Moves(s.network, node.ID, now.Add(-moveSpan))
 	if err == nil && n >= maxMoves {
-		err = tooOften("%s got other tags or another owner %d times within a day, which is as often as it can; delete it, or try again after %s", node.Name, n, timeText(first.Add(moveSpan)))
+		err = tooOften("%s got other tags or another owner %d times within a day, which is the maximum; delete it, or try again after %s", node.Name, n, timeText(first.Add(moveSpan)))
 	}
 	return err
 }
 
-// mayRename refuses more than maxRenames within renameSpan: each makes a
+// mayRename refuses more than maxRenames renames within renameSpan, because each issues a
 // certificate.
 func (s *Service) mayRename(r *store.Reader, node store.Node, now time.Time) error {
 	n, first, err := r.Renames(s.network, node.ID, now.Add(-renameSpan))
 	if err == nil && n >= maxRenames {
-		err = tooOften("%s was renamed %d times within a day, which is as often as it can be; try again after %s", node.Name, n, timeText(first.Add(renameSpan)))
+		err = tooOften("%s was renamed %d times within a day, which is the maximum; try again after %s", node.Name, n, timeText(first.Add(renameSpan)))
 	}
 	return err
 }

@@ -12,9 +12,9 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleLookup answers one node by name (short or full), address or id. A
-// node that policy does not let the caller reach does not exist for it. The
-// caller itself always does.
+// handleLookup answers with one node, by name (short or full), address or id. If the policy does
+// not let the caller reach the node, the answer is as if there were no such node. The caller can
+// always look up itself.
 func (s *Service) handleLookup(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	find, err := s.finder(q.Get("name"), q.Get("ip"), q.Get("id"))
@@ -32,7 +32,8 @@ func (s *Service) handleLookup(ctx context.Context, c *caller, r *http.Request) 
 	return &p, nil
 }
 
-// finder returns the read for exactly one of three ways to name a node.
+// finder returns a function that reads a node by exactly one of name, address and id; the other
+// two must be "".
 func (s *Service) finder(name, ip, id string) (func(*store.Reader) (store.Node, error), error) {
 	none := func(*store.Reader) (store.Node, error) { return store.Node{}, store.ErrNotFound }
 	switch {
@@ -69,10 +70,11 @@ func (s *Service) finder(name, ip, id string) (func(*store.Reader) (store.Node, 
 		}
 		return func(rd *store.Reader) (store.Node, error) { return rd.Node(s.network, nodeID) }, nil
 	}
-	return nil, fail(http.StatusBadRequest, api.CodeBadRequest, "want one of name, ip and id", "")
+	return nil, fail(http.StatusBadRequest, api.CodeBadRequest, "want exactly one of name, ip and id", "")
 }
 
-// label returns the label of a short or full name, in lower case.
+// label returns the label of a short or full device name, in lower case. It returns false if the
+// name cannot be one of a device.
 func (s *Service) label(name string) (string, bool) {
 	if len(name) > 253 {
 		return "", false

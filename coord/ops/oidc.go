@@ -8,44 +8,45 @@ import (
 	"weft/coord/store"
 )
 
-// People who sign in elsewhere (OpenID Connect). Who somebody is, is issuer and subject:
-// what else a provider says of them is for people to look at, and gives nobody an account
-// that is there.
+// People who sign in at an OpenID provider. Issuer and subject identify a person. A name or mail
+// address that a provider reports is for people to read, and a new user may be named after it, but
+// it never gives access to an existing account.
 
-// ProviderLife is how long a session lasts that began at a provider, unless the provider
-// extends it: somebody who was removed there is out by then.
+// ProviderLife is how long a session that began at a provider lasts, unless the provider extends
+// it. So a person who was removed at the provider is signed out after that time.
 const ProviderLife = 12 * time.Hour
 
-// The bounds of what strangers can grow.
+// Bounds for data that strangers and providers can cause to be stored.
 const (
 	maxProviders = 20
-	maxWaiting   = 100
-	maxGroups    = 200
+	maxWaiting   = 100 // people who wait for approval
+	maxGroups    = 200 // of one person
 )
 
-// ErrTooManyWaiting refuses somebody new while too many people wait for approval.
+// ErrTooManyWaiting refuses an unknown person while too many people wait for approval.
 var ErrTooManyWaiting = errors.New("too many people wait for approval")
 
-// ErrNotAdmitted refuses somebody who was approved by a rule whose claim they do not have any more.
-var ErrNotAdmitted = errors.New("the provider does not report any more what this person was approved for")
+// ErrNotAdmitted refuses a person who was approved because of a claim (Provider.AdmitClaim) that
+// the provider does not report any more.
+var ErrNotAdmitted = errors.New("the provider no longer reports the claim for which this person was approved")
 
-// Foreigner is somebody whom a provider knows.
+// Foreigner is a person as a provider reports them.
 type Foreigner struct {
 	Provider        string
 	Issuer, Subject string
 	Name, Mail      string
 	Groups          []string
-	Admitted        bool   // a rule of the provider approves them
-	Refresh         string // what asks again, "" for nothing
+	Admitted        bool   // the person has the claim that approves people of this provider
+	Refresh         string // refresh token with which the server can ask again, "" for none
 }
 
-// SignInWithProvider begins a session of whom a provider has proved, if it is somebody
-// here. Who is not waits for approval from then on.
+// SignInWithProvider begins a session of a person whom a provider has identified, if the person
+// belongs to a user. An unknown person waits for approval from then on.
 type SignInWithProvider struct {
 	Who  Foreigner
-	Same string // id of the user that it has to be, "" for anybody
-	// Link is the hash of an invitation's token, which is used up: somebody who is not here
-	// is the one who was invited, and need not wait. Zero for none.
+	Same string // id of the user that the person has to be, "" for any
+	// Link is the hash of an invitation's token, zero for none. An unknown person becomes the
+	// invited user without waiting for approval, and the invitation is used up.
 	Link    [32]byte
 	Session NewSession
 	Ends    [32]byte // as in SignIn
@@ -53,9 +54,9 @@ type SignInWithProvider struct {
 
 func (SignInWithProvider) operation() *Operation { return opSignIn }
 
-// run returns the zero value for somebody who waits.
+// run returns the zero User for a person who has to wait.
 func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
-	tx.asked = true // whoever a provider has proved may ask whether it is somebody
+	tx.asked = true // everybody whom a provider has identified may sign in or wait
 	i, err := tx.Identity(tx.s.network, c.Who.Issuer, c.Who.Subject)
 	known := err == nil
 	if err != nil && !isNotFound(err) {
@@ -68,7 +69,7 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 	var u store.User
 	switch {
 	case i.UserID != "" && c.Link != [32]byte{}:
-		return u, fmt.Errorf("an invitation of somebody else than whom %s signs in as: %w", c.Who.Provider, ErrTaken)
+		return u, fmt.Errorf("the person at %s belongs to a user already, and cannot use an invitation: %w", c.Who.Provider, ErrTaken)
 	case i.UserID != "" && i.Admitted && !c.Who.Admitted:
 		return u, ErrNotAdmitted
 	case i.UserID != "":
@@ -80,7 +81,7 @@ func (c SignInWithProvider) run(tx *Tx) (store.User, error) {
 		}
 	case c.Same != "":
 		return u, fmt.Errorf("another person: %w", ErrNotFound)
-	case c.Link != [32]byte{}: // the session's beginning uses it up
+	case c.Link != [32]byte{}: // putSession below uses the link up
 		l, err := tx.Link(tx.s.network, c.Link, tx.now)
 		if err == nil && !l.Invites {
 			err = ErrNotFound
@@ -150,7 +151,7 @@ func (tx *Tx) sealRefresh(s store.Session, refresh string) ([]byte, error) {
 	return tx.s.auth.Seal(refreshAbout(s), []byte(refresh))
 }
 
-// setGroups takes the groups that a provider tells of.
+// setGroups stores the groups that a provider reports of a user.
 func (tx *Tx) setGroups(u store.User, who Foreigner) error {
 	var groups []string
 	for _, g := range who.Groups {
@@ -161,7 +162,8 @@ func (tx *Tx) setGroups(u store.User, who Foreigner) error {
 	return tx.giveGroups(u, func() error { return tx.SetGroups(tx.s.network, u.ID, who.Provider, groups) })
 }
 
-// Refresh opens what extends a session at its provider, "" for nothing.
+// Refresh returns the refresh token with which a session can be extended at its provider, "" for
+// none.
 func (s *Service) Refresh(session store.Session) (string, error) {
 	if session.Refresh == nil {
 		return "", nil
@@ -170,8 +172,8 @@ func (s *Service) Refresh(session store.Session) (string, error) {
 	return string(b), err
 }
 
-// ExtendSession has a session go on whose provider still knows its person. The server
-// does it by itself.
+// ExtendSession extends a session by ProviderLife, because its provider still knows the person.
+// Only the server itself does this.
 type ExtendSession struct {
 	Hash [32]byte
 	Who  Foreigner

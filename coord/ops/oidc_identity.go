@@ -11,9 +11,9 @@ import (
 	"weft/coord/store"
 )
 
-// Identities: who somebody is at a provider, and whether that person was approved.
+// An identity is a person at a provider, who waits for approval or belongs to a user.
 
-// Identities lists who people are at providers, those first who wait for approval.
+// Identities lists the identities, those first that wait for approval.
 func (s *Service) Identities(ctx context.Context, a Actor) (list []store.Identity, err error) {
 	if err := opIdentityRead.readsAll(a); err != nil {
 		return nil, err
@@ -26,10 +26,10 @@ func identityTarget(i store.Identity) target {
 	return target{kind: "identity", id: i.ID, name: printable(i.Name, 64)}
 }
 
-// ApproveIdentity approves somebody who waits: as a new user, or as one that is there.
+// ApproveIdentity approves a person who waits, as a new user or as an existing one.
 type ApproveIdentity struct {
 	ID   string `json:"-"`
-	User string `json:"user,omitempty" doc:"name of the user, who is made if there is none; after what the provider says if not given"`
+	User string `json:"user,omitempty" doc:"name of the user, who is made if there is none; if not given, a new user with a name like the one at the provider"`
 }
 
 func (ApproveIdentity) operation() *Operation { return opIdentityDecide }
@@ -51,7 +51,7 @@ func (c ApproveIdentity) run(tx *Tx) (store.Identity, error) {
 			return i, err
 		}
 		u, err = tx.UserByName(tx.s.network, c.User)
-		if err == nil { // who lets somebody in as a user makes that user's rights theirs
+		if err == nil { // approving gives the person the rights of the user
 			err = tx.mayGrant(Role(u.Role), u.Tags)
 		}
 	} else {
@@ -71,8 +71,8 @@ func (c ApproveIdentity) run(tx *Tx) (store.Identity, error) {
 	return i, nil
 }
 
-// DenyIdentity forgets somebody who waits, or was approved, who has to wait again then and is
-// signed out.
+// DenyIdentity deletes an identity that waits or was approved. The person is signed out, and has
+// to wait for approval at the next sign-in.
 type DenyIdentity struct{ ID string }
 
 func (DenyIdentity) operation() *Operation { return opIdentityDecide }
@@ -104,8 +104,8 @@ func (c DenyIdentity) run(tx *Tx) (store.Identity, error) {
 	return i, nil
 }
 
-// newPerson makes a user with a name, or if that is taken and need not be it, one like
-// it.
+// newPerson makes a user with a name. Unless exactly is set the name is changed to a valid one,
+// and gets a number if it is taken.
 func (tx *Tx) newPerson(name string, exactly bool) (store.User, error) {
 	word := strings.Trim(strings.Map(func(r rune) rune {
 		switch {

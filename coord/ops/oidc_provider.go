@@ -11,20 +11,19 @@ import (
 	"weft/coord/store"
 )
 
-// Providers: where people may sign in.
-
 var providerPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
-// SetProvider makes a provider, or changes one: nil leaves what is.
+// SetProvider adds an OpenID provider at which people may sign in, or changes one. Fields that
+// are nil change nothing.
 type SetProvider struct {
 	ID          string   `json:"-"`
-	New         bool     `json:"-"` // there must be none with this ID, else there must
-	Match       []string `json:"-"` // the revisions that it may change (ProviderRevision); nil for any
-	Title       *string  `json:"title,omitempty" doc:"what the button says; the id if not given"`
-	Issuer      *string  `json:"issuer,omitempty" doc:"its address, as it calls itself: https://accounts.example.org"`
+	New         bool     `json:"-"` // add a provider; otherwise there must be one with this ID
+	Match       []string `json:"-"` // ProviderRevision must be one of these; nil for any
+	Title       *string  `json:"title,omitempty" doc:"text of the button; the id if not given"`
+	Issuer      *string  `json:"issuer,omitempty" doc:"the provider's address, as in its tokens: https://accounts.example.org"`
 	ClientID    *string  `json:"client_id,omitempty"`
 	Secret      *string  `json:"client_secret,omitempty" doc:"is never shown again; empty for a public client"`
-	Scopes      *string  `json:"scopes,omitempty" doc:"beside openid, separated by spaces; profile and email if not given. offline_access keeps sessions for as long as the provider extends them"`
+	Scopes      *string  `json:"scopes,omitempty" doc:"in addition to openid, separated by spaces; profile and email if not given. offline_access keeps sessions for as long as the provider extends them"`
 	GroupsClaim *string  `json:"groups_claim,omitempty"`
 	NameClaim   *string  `json:"name_claim,omitempty"`
 	AdmitClaim  *string  `json:"admit_claim,omitempty"`
@@ -56,7 +55,7 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 	case !c.New && i < 0:
 		return store.Provider{}, About(KindProvider, c.ID, ErrNotFound)
 	case c.New && len(list) >= maxProviders:
-		return store.Provider{}, Invalid("%d providers are the most", maxProviders)
+		return store.Provider{}, Invalid("a network can have at most %d providers", maxProviders)
 	}
 	p := store.Provider{ID: c.ID, Title: c.ID, Scopes: "profile email", Created: tx.now.UTC().Truncate(time.Second)}
 	var before any
@@ -90,11 +89,11 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 	}
 	switch {
 	case p.ClientID == "":
-		return p, Invalid("say which client this server is there: client_id")
+		return p, Invalid("client_id is missing: give the client id that the provider has for this server")
 	case (p.AdmitClaim == "") != (p.AdmitValue == ""):
 		return p, Invalid("to approve people by a claim, give the claim and its value")
 	case c.Secret == nil && i >= 0 && p.Issuer != old.Issuer && old.Secret != nil:
-		return p, Invalid("the secret is for %s: give the one for the new issuer", old.Issuer)
+		return p, Invalid("the client secret is for %s: give the one for the new issuer", old.Issuer)
 	}
 	if c.Secret != nil {
 		p.Secret = nil
@@ -113,7 +112,7 @@ func (c SetProvider) run(tx *Tx) (store.Provider, error) {
 
 func isLoopbackHost(host string) bool { return host == "127.0.0.1" || host == "::1" }
 
-// RemoveProvider removes a provider. Whoever signed in there is signed out.
+// RemoveProvider removes a provider. People who signed in there are signed out.
 type RemoveProvider struct{ ID string }
 
 func (RemoveProvider) operation() *Operation { return opProviderSet }
@@ -171,13 +170,13 @@ func (s *Service) Provider(ctx context.Context, a Actor, id string) (p store.Pro
 	return p, nil
 }
 
-// SignInProviders lists the providers, for who signs in.
+// SignInProviders lists the providers without authorization, for the sign-in page.
 func (s *Service) SignInProviders(ctx context.Context) (list []store.Provider, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { list, err = r.Providers(s.network); return err })
 	return list, err
 }
 
-// ProviderSecret opens the secret of a provider, for asking it.
+// ProviderSecret returns the client secret of a provider, "" for none.
 func (s *Service) ProviderSecret(p store.Provider) (string, error) {
 	if p.Secret == nil {
 		return "", nil

@@ -13,18 +13,18 @@ import (
 	"weft/coord/store"
 )
 
-// ErrDone says that the same request ran its command before, and that the answer
-// contained a secret, so it was not saved and cannot be repeated.
+// ErrDone means that the same request has run its command before, but its answer contained a
+// secret, so that it was not saved and cannot be repeated.
 var ErrDone = errors.New("done already")
 
-// Once makes all requests with the same key run their command once.
+// Once identifies a request, so that repetitions of it do not run its command again.
 type Once struct {
-	Key     string   // "" for no such thing
-	Request [32]byte // hash of all that was asked
+	Key     string   // the idempotency key; "" for none
+	Request [32]byte // hash of the whole request
 }
 
-// stored is once as the database has it: a request may contain a secret that is short
-// enough to be guessed from its hash.
+// stored returns once in the form in which it is stored: with an HMAC in place of the hash,
+// because a request may contain a secret that is short enough to be guessed from a plain hash.
 func (s *Service) stored(once Once) (Once, error) {
 	key, err := s.auth.Secret("weft-idempotency/1", nil)
 	if err == nil {
@@ -35,15 +35,14 @@ func (s *Service) stored(once Once) (Once, error) {
 	return once, err
 }
 
-// maker is implemented by answers that contain a secret: Made says what was made, for
-// people.
+// maker is implemented by answers that contain a secret. Made returns words for what was made.
 type maker interface{ Made() string }
 
-// DoOnce is Do for requests that may be repeated. It makes the answer with view, which
-// is called inside the transaction if there is a key, and saves the answer together
-// with the change: for a day, and for the last 1,000 keys of each user. The same
-// request with the same key gets the same answer, or ErrDone if that contained a
-// secret; a different request with the same key gets ErrInvalid. Failures are not
+// DoOnce is Do for requests that may be repeated. view makes the answer from the result of the
+// command; if there is a key it is called inside the transaction, which saves the answer
+// together with the change. Answers are kept for a day, and for the last 1,000 keys of each
+// user. The same request with the same key gets the same answer, or ErrDone if the answer
+// contained a secret. A different request with the same key gets ErrInvalid. Errors are not
 // saved.
 func DoOnce[R, O any](ctx context.Context, s *Service, a Actor, once Once, c Command[R], view func(R) O) (O, error) {
 	var none O
@@ -82,8 +81,8 @@ func (o onceCommand[R, O]) run(tx *Tx) (out O, err error) {
 	return out, o.once.save(tx, out)
 }
 
-// answered reads the answer of a request whose command ran before into out, which is a
-// pointer, and reports whether one did.
+// answered reports whether the command of this request has run before, and if so, decodes its
+// answer into out, which is a pointer.
 func (once Once) answered(tx *Tx, out any) (bool, error) {
 	d, err := tx.DoneWith(tx.s.network, tx.actor.UserID, once.Key, tx.now)
 	if isNotFound(err) {
@@ -96,7 +95,7 @@ func (once Once) answered(tx *Tx, out any) (bool, error) {
 	return true, again(tx.op, tx.actor, once, d, out)
 }
 
-// save saves the answer of a request whose command ran.
+// save stores the answer of a request whose command has run.
 func (once Once) save(tx *Tx, out any) error {
 	d := store.Done{UserID: tx.actor.UserID, Key: once.Key, Request: once.Request, At: tx.now}
 	if m, ok := out.(maker); ok {
@@ -109,9 +108,10 @@ func (once Once) save(tx *Tx, out any) error {
 	return tx.AddDone(tx.s.network, d)
 }
 
-// Again answers a request whose command ran before, into out; ErrNotFound if none ran.
-// It is for requests that fail before they reach DoOnce because the thing that they are
-// about does not exist any more. operation is a name in Operations.
+// Again decodes the answer of a request whose command has run before into out, which is a
+// pointer. It returns ErrNotFound if the command has not run. It is for requests that fail
+// before they reach DoOnce, because the thing that they are about was deleted by the first
+// request. operation is a name in Operations.
 func (s *Service) Again(ctx context.Context, a Actor, operation string, once Once, out any) error {
 	i := slices.IndexFunc(Operations, func(o *Operation) bool { return o.Name == operation })
 	if i < 0 || once.Key == "" {
@@ -130,16 +130,16 @@ func (s *Service) Again(ctx context.Context, a Actor, operation string, once Onc
 	})
 }
 
-// again answers for what was done. The actor must still be one who does such things.
+// again decodes a saved answer into out. The actor must still be allowed to do such operations.
 func again(o *Operation, a Actor, once Once, d store.Done, out any) error {
 	if err := o.asks(a); err != nil {
 		return err
 	}
 	switch {
 	case d.Request != once.Request:
-		return Invalid("the idempotency key was used for another request at %s; take a new one for each", d.At.Format(time.RFC3339))
+		return Invalid("the idempotency key was used for another request at %s; use a new one for each request", d.At.Format(time.RFC3339))
 	case d.Made != "":
-		return fmt.Errorf("%w, at %s: it made %s, whose secret was shown then and is kept nowhere", ErrDone, d.At.Format(time.RFC3339), d.Made)
+		return fmt.Errorf("%w, at %s: the request made %s, whose secret was shown then and is not stored", ErrDone, d.At.Format(time.RFC3339), d.Made)
 	}
 	return json.Unmarshal([]byte(d.Answer), out)
 }

@@ -33,11 +33,11 @@ const (
 	renewAfter    = 66 // percent of a certificate's life
 )
 
-// ErrNoNetwork means that the data directory holds no network yet.
+// ErrNoNetwork means that there is no network in the data directory yet.
 var ErrNoNetwork = errors.New("no network here yet; start it with: weft-server serve --data DIR")
 
-// Options configure OpenService. A field with its zero value leaves the network as it
-// is.
+// Options configure OpenService. The settings URLs, STUN, IPv4 and Suffix are stored with the
+// network; their zero values leave the stored ones as they are.
 type Options struct {
 	Data     string // the data directory
 	Create   bool   // make the network if there is none
@@ -45,20 +45,21 @@ type Options struct {
 	STUN     []string // host:port
 	IPv4     netip.Prefix
 	Suffix   string
-	Software string // version of weft-server
-	NodeLife time.Duration
-	LockWait time.Duration // how long to wait for another process to leave the data directory
+	Software string        // version of weft-server
+	NodeLife time.Duration // usual life of node certificates; 0 for 90 days
+	LockWait time.Duration // how long to wait for another process to release the data directory
 	Log      *slog.Logger
-	Now      func() time.Time // the server's clock; nil is time.Now
+	Now      func() time.Time // the server's clock; nil means time.Now
 
-	// For fault injection, see store.Options.
+	// For fault injection: see store.Options.
 	BeforeCommit    func() error
 	BeforeStatement func(query string) error
 }
 
 var suffixPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
-// OpenService locks the data directory and opens (or makes) the network in it.
+// OpenService locks the data directory and opens the network in it, or makes one. The caller has
+// to Close the service.
 func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -108,7 +109,7 @@ func OpenService(ctx context.Context, o Options) (s *Service, err error) {
 	if isNew {
 		n, err = makeNetwork(ctx, st, auth, o)
 	} else if n.ID != auth.ID {
-		err = fmt.Errorf("open %s: the network CA in it is of network %s, the database of %s; put the right ca directory back", o.Data, auth.ID, n.ID)
+		err = fmt.Errorf("open %s: the network CA in it belongs to network %s, but the database to network %s; put the right ca directory back", o.Data, auth.ID, n.ID)
 	} else {
 		n, err = updateNetwork(ctx, st, auth, n, o)
 	}
@@ -178,7 +179,7 @@ func (o *Options) check() error {
 		}
 	}
 	if len(o.URLs) > 8 {
-		return Invalid("%d server addresses, at most 8", len(o.URLs))
+		return Invalid("%d server addresses are given, and at most 8 are possible", len(o.URLs))
 	}
 	if o.Suffix != "" && (len(o.Suffix) > 100 || !suffixPattern.MatchString(o.Suffix)) {
 		return Invalid("suffix %q: want a DNS name in lower case such as %s", o.Suffix, DefaultSuffix)
@@ -189,16 +190,16 @@ func (o *Options) check() error {
 	return nil
 }
 
-// checkOwnName refuses a zone that would hold the server's own name: a device
-// must find the server before it has the zone.
+// checkOwnName refuses a suffix that the server's own host name is below: devices have to
+// resolve that name before they are connected.
 func (o *Options) checkOwnName(suffix string, urls, stun []string) error {
 	if host := coveredHost(suffix, hostNames(urls, stun)); host != "" {
-		return fmt.Errorf("suffix %s: it covers the server's own name %s, which devices must find before they have a network; choose another, such as net.%s", suffix, host, suffix)
+		return fmt.Errorf("suffix %s: it covers the server's own name %s, which devices have to resolve before they are connected; choose another, such as net.%s", suffix, host, suffix)
 	}
 	return nil
 }
 
-// makeNetwork is the first start.
+// makeNetwork makes the network, its first revocation list and its owner at the first start.
 func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o Options) (store.Network, error) {
 	if !o.IPv4.IsValid() {
 		o.IPv4 = netip.MustParsePrefix(DefaultIPv4)
@@ -227,8 +228,8 @@ func makeNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, o O
 	})
 }
 
-// updateNetwork applies what the server was started with to a network that
-// exists, and leaves a record of that.
+// updateNetwork stores the settings with which the server was started, if they differ from those
+// of the network, and records the change in the audit.
 func updateNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, n store.Network, o Options) (store.Network, error) {
 	old := n
 	if o.URLs != nil {
@@ -273,7 +274,7 @@ func updateNetwork(ctx context.Context, st *store.Store, auth *ca.Authorities, n
 	return n, err
 }
 
-// startedWith is what a network is started with, for the audit.
+// startedWith returns these settings as the value of an audit record.
 func startedWith(n store.Network) any {
 	return struct {
 		URLs   []string     `json:"urls"`
@@ -286,7 +287,7 @@ func startedWith(n store.Network) any {
 func newEpoch() uint64 {
 	var b [8]byte
 	rand.Read(b[:])
-	return binary.BigEndian.Uint64(b[:])>>11 | 1 // exact as a JSON number everywhere
+	return binary.BigEndian.Uint64(b[:])>>11 | 1 // at most 53 bits, which JSON numbers have in every language
 }
 
 // newULA returns a random unique local prefix (RFC 4193).

@@ -8,23 +8,20 @@ import (
 	"weft/coord/store"
 )
 
-// Reads about the whole network, for actors that may see it.
-
-// RelayInfo is one relay in `relays list --json`. The first one is part of the
-// server.
+// RelayInfo is one relay in the output of `weft-server relays list --json`.
 type RelayInfo struct {
 	ID      string     `json:"id"`
 	Name    string     `json:"name"`
 	URLs    []string   `json:"urls"`
 	STUN    []string   `json:"stun"`
-	Builtin bool       `json:"builtin"`
-	Online  bool       `json:"online"`  // heard of within a minute
-	Clients int        `json:"clients"` // whose home it is
-	Heard   *time.Time `json:"heard"`   // since the server started
+	Builtin bool       `json:"builtin"` // the relay is part of the server
+	Online  bool       `json:"online"`  // the server heard from it within the last minute
+	Clients int        `json:"clients"` // devices that have their home connection here
+	Heard   *time.Time `json:"heard"`   // when the server last heard from it; nil for not since the server started
 	Version string     `json:"version"`
 	Joined  time.Time  `json:"joined"`
 	Key     string     `json:"key"`
-	Rate    *int64     `json:"bytes_per_second"` // sent on between devices, mean of the last five minutes; nil: it does not say
+	Rate    *int64     `json:"bytes_per_second"` // that it forwarded between devices, mean of the last five minutes; nil if unknown
 }
 
 // RelayList lists the relays, the server's own first.
@@ -33,7 +30,7 @@ func (s *Service) RelayList(a Actor) ([]RelayInfo, error) {
 		return nil, err
 	}
 	n := s.Network()
-	_, verb := s.relay.get().(noRelay) // no server runs
+	_, verb := s.relay.get().(noRelay) // a CLI verb opened the data directory, and no server runs
 	list := []RelayInfo{{
 		ID: s.auth.RelayID(), Name: relayName, URLs: n.URLs, STUN: append([]string{}, n.STUN...), Builtin: true,
 		Online: !verb, Clients: s.presence.At(s.auth.RelayID()), Version: s.software, Joined: n.Created, Rate: s.rateOf(s.auth.RelayID()),
@@ -44,7 +41,7 @@ func (s *Service) RelayList(a Actor) ([]RelayInfo, error) {
 	return list, nil
 }
 
-// ViewRelay adds the present state of the relay to its row.
+// ViewRelay returns the relay of a row, with its current state.
 func (s *Service) ViewRelay(r store.Relay) RelayInfo {
 	heard, online := s.RelayHeard(r.ID)
 	return RelayInfo{
@@ -53,7 +50,7 @@ func (s *Service) ViewRelay(r store.Relay) RelayInfo {
 	}
 }
 
-// ShowRevocations is Revocations for an actor, if he may see the network.
+// ShowRevocations is Revocations for an actor who may see the network.
 func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	if err := opNetworkShow.asks(a); err != nil {
 		return Revocations{}, err
@@ -61,8 +58,8 @@ func (s *Service) ShowRevocations(a Actor) (Revocations, error) {
 	return s.Revocations(), nil
 }
 
-// ShowDNS is DNS for an actor, if he may see the DNS settings, without the names of
-// devices that he may not see.
+// ShowDNS is DNS for an actor who may see the DNS settings, without the names of devices that
+// the actor may not see.
 func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return DNSInfo{}, err
@@ -70,8 +67,8 @@ func (s *Service) ShowDNS(ctx context.Context, a Actor) (DNSInfo, error) {
 	return s.dnsWith(ctx, a.seesDevice)
 }
 
-// Preview is PreviewName for an actor, if he may see the DNS settings. The asking
-// device is given by name, address or id. Devices that the actor may not see have no names.
+// Preview is PreviewName for an actor who may see the DNS settings. q.From is a name, an address
+// or an id. Devices that the actor may not see are treated as if they did not exist.
 func (s *Service) Preview(ctx context.Context, a Actor, q PreviewQuery) (Preview, error) {
 	if err := opDNSRead.asks(a); err != nil {
 		return Preview{}, err
@@ -91,8 +88,9 @@ func (a Actor) seesDevice(n store.Node) bool {
 	return opDeviceRead.authorize(a, deviceTarget(n)) == nil
 }
 
-// LinkURL is where a browser opens the path of CreateLink.
+// LinkURL returns the full URL for a path of CreateLink.
 func (s *Service) LinkURL(path string) string { return s.consoleBase() + path }
 
-// InviteURL is LinkURL for somebody who is elsewhere, as far as others reach the server.
+// InviteURL is LinkURL for a person on another machine: if the server has an address that other
+// machines can reach, the URL has that.
 func (s *Service) InviteURL(path string) string { return cmp.Or(s.PublicURL(), s.consoleBase()) + path }

@@ -11,18 +11,18 @@ import (
 	"weft/coord/store"
 )
 
-// Passkeys. The console makes challenges and checks what browsers answer (package
-// passkey); what is here decides whose they are, and whether one may have been copied.
+// Passkeys. The console makes challenges and verifies the answers of browsers (package passkey).
+// This file decides to whom a passkey belongs, and notices if one may have been copied.
 
 // maxPasskeys bounds the passkeys of one user.
 const maxPasskeys = 20
 
-// ErrNeedsPasskey is of who has a passkey where the network demands one, and has shown
-// a password only.
-var ErrNeedsPasskey = errors.New("this network wants your passkey")
+// ErrNeedsPasskey means that the network demands a second factor, and that the person has a
+// passkey but has given only a password.
+var ErrNeedsPasskey = errors.New("this network demands your passkey")
 
-// FindPasskey returns the passkey with an id, if it is of this user and for the domain
-// that passkeys are for: passkey.ErrUnknown if not.
+// FindPasskey returns the passkey with a credential id, and its user. It returns
+// passkey.ErrUnknown unless the passkey belongs to that user and is for the network's domain.
 func (s *Service) FindPasskey(ctx context.Context, credential []byte, userID string) (p store.Passkey, u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
 		if p, err = r.Passkey(s.network, credential); err == nil && (p.UserID != userID || p.Domain != s.signIn.Load().PasskeyDomain) {
@@ -39,21 +39,22 @@ func (s *Service) FindPasskey(ctx context.Context, credential []byte, userID str
 	return p, u, err
 }
 
-// PasskeyDomain is the domain that passkeys are for, "" before the first one.
+// PasskeyDomain returns the domain for which all passkeys of the network are, "" before the
+// first one.
 func (s *Service) PasskeyDomain() string { return s.signIn.Load().PasskeyDomain }
 
-// AddPasskey gives the actor a passkey, that was checked. The first one of the network
-// decides for which domain all are.
+// AddPasskey gives the actor a passkey, which the caller has verified. The first one of the
+// network sets the domain for all.
 type AddPasskey struct {
 	Key     passkey.Key
 	Domain  string
 	Name    string
-	Session [32]byte // where it is done: it has proved a passkey then
+	Session [32]byte // hash of the session that does this; it counts as having proved a passkey
 }
 
 func (AddPasskey) operation() *Operation { return opFactorSet }
 
-// aPasskey is one as the audit has it.
+// aPasskey is the value of audit records about a passkey.
 type aPasskey struct {
 	ID     string `json:"passkey"`
 	Name   string `json:"name"`
@@ -92,7 +93,7 @@ func (tx *Tx) storePasskey(u store.User, c AddPasskey) (store.Passkey, error) {
 		return store.Passkey{}, err
 	}
 	if len(have) >= maxPasskeys {
-		return store.Passkey{}, Invalid("%d passkeys are the most that one person has; remove one first", maxPasskeys)
+		return store.Passkey{}, Invalid("one person can have at most %d passkeys; remove one first", maxPasskeys)
 	}
 	settings, err := tx.SignIn(tx.s.network)
 	if err != nil {
@@ -114,8 +115,8 @@ func (tx *Tx) storePasskey(u store.User, c AddPasskey) (store.Passkey, error) {
 	return p, tx.CreatePasskey(tx.s.network, p)
 }
 
-// mayAddFactor refuses a first proof to who has one and did not show it: whoever knows
-// the password only does not make another one.
+// mayAddFactor refuses to change second factors if the actor has one but has not proved it in
+// this session. So somebody who knows only the password cannot add a factor.
 func (tx *Tx) mayAddFactor(u store.User) error {
 	if !tx.actor.Weak {
 		return nil
@@ -127,7 +128,7 @@ func (tx *Tx) mayAddFactor(u store.User) error {
 	return err
 }
 
-// RemovePasskey takes a passkey, by its ID, from the actor.
+// RemovePasskey removes one of the actor's passkeys.
 type RemovePasskey struct{ ID string }
 
 func (RemovePasskey) operation() *Operation { return opFactorSet }
@@ -156,13 +157,13 @@ func (c RemovePasskey) run(tx *Tx) (none struct{}, err error) {
 		return none, err
 	}
 	if after.Demanded && !after.Strong() && list[i].Domain == tx.s.signIn.Load().PasskeyDomain {
-		return none, Invalid("this network wants a passkey or codes of whoever has your role: add another one first")
+		return none, Invalid("this network demands a passkey or codes of everybody with your role: add another one first")
 	}
 	tx.did(userTarget(u), aPasskey{list[i].ID, list[i].Name, list[i].Domain}, nil)
 	return none, nil
 }
 
-// SignInWithPasskey begins a session of the actor, who showed a passkey.
+// SignInWithPasskey begins a session of the actor, who has proved to have a passkey.
 type SignInWithPasskey struct {
 	Proof   passkey.Proof
 	Session NewSession
@@ -184,8 +185,9 @@ func (c SignInWithPasskey) run(tx *Tx) (store.User, error) {
 		return u, fmt.Errorf("passkey: %w", err)
 	}
 	p.Used = tx.now
-	// An authenticator that counts has counted on, unless another one has its key too.
-	// That is no reason to keep its owner out, who may be the one that signs in.
+	// Authenticators with a counter increase it at each use. If it has not increased, another
+	// authenticator may have a copy of the key. Sign the person in nevertheless, because it may
+	// be the owner, but record it.
 	if (c.Proof.Counter != 0 || p.Counter != 0) && c.Proof.Counter <= p.Counter {
 		p.Cloned = tx.now
 		tx.note(opPasskeyCloned, userTarget(u), nil, struct {
@@ -194,7 +196,7 @@ func (c SignInWithPasskey) run(tx *Tx) (store.User, error) {
 			Has uint32 `json:"counts"`
 		}{aPasskey{p.ID, p.Name, p.Domain}, p.Counter, c.Proof.Counter})
 		tx.After(func() {
-			tx.s.log.Warn("a passkey counts less than it did: there may be a copy of it", "user", u.Name, "passkey", p.ID)
+			tx.s.log.Warn("the counter of a passkey has not increased: there may be a copy of the passkey", "user", u.Name, "passkey", p.ID)
 		})
 	}
 	p.Counter, p.Flags = max(p.Counter, c.Proof.Counter), c.Proof.Flags

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// ChangePassword changes the password of the actor, who knew the old one. All sessions
-// and links of the user end, and the browser where it is done gets a new session, in
-// case that the token of the old one had got about.
+// ChangePassword changes the password of the actor, who has given the old one. All sessions and
+// links of the user end. The browser that does this gets a new session, in case somebody knows
+// the token of its old one.
 type ChangePassword struct {
-	Checked  string // hash that the old one was checked against; it has to be the user's still
-	Password string // hash of the new one
+	Checked  string // hash with which the old password was verified; it must still be the user's
+	Password string // hash of the new password
 	Session  NewSession
-	Ends     [32]byte // the session in which it is done: the new one is as old, and as good
+	Ends     [32]byte // hash of the old session; the new one has the same sign-in time and method
 }
 
 func (ChangePassword) operation() *Operation { return opPassword }
@@ -45,8 +45,7 @@ func (c ChangePassword) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
-// sameHash reports whether a password's hash is still the one that was checked, in a
-// time that does not tell where they differ.
+// sameHash compares two hashes in constant time.
 func sameHash(now, checked string) bool {
 	return subtle.ConstantTimeCompare([]byte(now), []byte(checked)) == 1
 }

@@ -12,12 +12,11 @@ import (
 	"weft/coord/store"
 )
 
-// SetPolicy puts a policy (see package policy; "" for the starting policy) into force.
-// A policy that does not parse, or whose tests fail, changes nothing. If the policy is
-// in force already, no record is made.
+// SetPolicy puts a policy into force, unless it does not parse or its tests fail. If the policy
+// is in force already, nothing changes and there is no audit record.
 type SetPolicy struct {
-	Text string
-	// Match are the revisions that it may replace (PolicyText.Revision); nil for any.
+	Text string // see package policy; "" for the starting policy
+	// Match has the accepted values of PolicyText.Revision of the policy in force; nil for any.
 	Match []string
 }
 
@@ -30,7 +29,7 @@ func (c SetPolicy) run(tx *Tx) (PolicyText, error) {
 	return c.set(tx)
 }
 
-// set does it, for whoever may.
+// set puts the policy into force without authorization.
 func (c SetPolicy) set(tx *Tx) (none PolicyText, err error) {
 	n, err := tx.Network()
 	if err != nil {
@@ -57,9 +56,9 @@ func (c SetPolicy) set(tx *Tx) (none PolicyText, err error) {
 	return now, nil
 }
 
-// rulesChanged stores the network's row after a change of the policy, or of people whom
-// rules are about, and has memory and nodes follow. Who sees whom may be all different: no
-// deltas across this change.
+// rulesChanged stores the network's row after a change of the policy, or of people about whom
+// there are rules, and makes all nodes fetch their rules. Because any node may now see other
+// nodes than before, directories from before the change cannot be brought up to date by deltas.
 func (tx *Tx) rulesChanged(n store.Network) error {
 	n.FullAfter = n.N + 1
 	at, err := tx.SetNetwork(n)
@@ -67,14 +66,13 @@ func (tx *Tx) rulesChanged(n store.Network) error {
 		return err
 	}
 	if at != n.FullAfter {
-		return fmt.Errorf("change %d, want %d", at, n.FullAfter)
+		return fmt.Errorf("the change got number %d, want %d: this is a bug in weft-server", at, n.FullAfter)
 	}
 	tx.changed(at, store.PolicyChanged, "")
 	return nil
 }
 
-// check says what is wrong with a policy that is to take the place of another one.
-// It runs its tests.
+// check parses the policy and runs its tests. now is the revision of the policy in force.
 func (c SetPolicy) check(w policy.World, now string) (*policy.Policy, error) {
 	if err := matches(c.Match, now); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
@@ -90,7 +88,8 @@ func (c SetPolicy) check(w policy.World, now string) (*policy.Policy, error) {
 	return p, wrongPolicy(err)
 }
 
-// wrongPolicy makes an ErrInvalid of a *policy.Error, which errors.As still finds.
+// wrongPolicy makes an ErrInvalid of a *policy.Error, which remains available to errors.As. Other
+// errors it returns unchanged.
 func wrongPolicy(err error) error {
 	if e, ok := err.(*policy.Error); ok {
 		return policyError{e}
@@ -104,11 +103,11 @@ func (e policyError) Error() string { return e.what.Error() }
 
 func (e policyError) Unwrap() []error { return []error{ErrInvalid, e.what} }
 
-// PolicyText is a policy as it was written.
+// PolicyText is the text of a policy.
 type PolicyText struct {
-	Text     string `json:"text"`     // "" is the starting policy
-	Revision string `json:"revision"` // of the text: what SetPolicy.Match takes
-	Number   int    `json:"number"`   // in the history; 0 before the first
+	Text     string `json:"text"`     // "" for the starting policy
+	Revision string `json:"revision"` // a hash of the text, for SetPolicy.Match
+	Number   int    `json:"number"`   // in the history; 0 if no policy was ever set
 }
 
 func policyText(number int, text string) PolicyText {
@@ -120,8 +119,8 @@ func policyRevision(text string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// record is the policy in the audit: a text that is too long for it by its hash, with
-// which the one in the history can be compared.
+// record returns the value for the audit. A text that is too long for a record is replaced by its
+// hash, with which the text in the history can be compared.
 func (p PolicyText) record() any {
 	short := struct {
 		Number int    `json:"number"`

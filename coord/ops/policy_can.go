@@ -10,14 +10,14 @@ import (
 	"weft/coord/store"
 )
 
-// AccessQuery asks whether somebody may reach something.
+// AccessQuery asks whether a person or a device may reach a port of a device.
 type AccessQuery struct {
 	From string // a person or a device: "anna", "user:anna", "kitchen-pi", "device:kitchen-pi"
 	To   string // DEVICE:PORT, DEVICE:PORT/udp or DEVICE/icmp
 }
 
-// Access is the answer of policy. It does not say whether a program listens on the
-// port.
+// Access is the answer to an AccessQuery by the policy. It does not say whether a program listens
+// on the port.
 type Access struct {
 	From  string `json:"from"` // user:NAME or device:NAME
 	To    string `json:"to"`   // name of the device
@@ -25,13 +25,13 @@ type Access struct {
 	Port  uint16 `json:"port"` // 0 for icmp
 	policy.Decision
 	Why string `json:"why"` // for people
-	// Notes are further facts for people, which do not change the answer: such as that one
-	// of the devices is offline.
+	// Notes are further facts for people that do not change the answer, for example that one of
+	// the devices is offline.
 	Notes []string `json:"notes"`
 }
 
-// CanReach says whether a person or a device may reach a port of a device, and which
-// rule decides. A person stands for his devices without tags.
+// CanReach returns whether a person or a device may reach a port of a device, and which rule
+// decides. For a person the answer is about the person's devices without tags.
 func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access, error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return Access{}, err
@@ -60,7 +60,7 @@ func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access,
 		if src.Suspended && len(src.Tags) == 0 {
 			out.Why = src.User + " is suspended: the devices of " + src.User + " without tags reach nothing"
 			if from != nil && from.Overdue {
-				out.Why = from.Name + " has to be signed in again, and reaches nothing until then; there: weft up"
+				out.Why = from.Name + " has to be signed in again, and reaches nothing until then; run there: weft up"
 			}
 		}
 		if from != nil {
@@ -77,18 +77,20 @@ func (s *Service) CanReach(ctx context.Context, a Actor, q AccessQuery) (Access,
 	return out, err
 }
 
-// notesOn says what keeps a device from what policy allows, and what does not.
+// notesOn returns facts about a device that matter beside the policy: that it is offline, or that
+// its certificate has ended.
 func (s *Service) notesOn(n store.Node) (notes []string) {
 	if st := s.stateOf(n.ID, n.Seen); !st.Online && !s.unsure(n.ID) {
 		notes = append(notes, n.Name+" is offline: that does not change the answer")
 	}
 	if n.Expires.Before(s.now()) {
-		notes = append(notes, fmt.Sprintf("the certificate of %s ended on %s: until it has renewed it, by itself when it reaches the server, nobody talks to it", n.Name, n.Expires.UTC().Format("2 January 2006")))
+		notes = append(notes, fmt.Sprintf("the certificate of %s ended on %s: other devices refuse it until it has renewed the certificate, which it does when it reaches the server", n.Name, n.Expires.UTC().Format("2 January 2006")))
 	}
 	return notes
 }
 
-// source finds a person or a device; the device is nil for a person.
+// source finds a person or a device by a word of AccessQuery.From. The device is nil for a
+// person.
 func (w *world) source(a Actor, word string) (policy.Subject, *store.Node, error) {
 	none := policy.Subject{}
 	kind, name, ok := strings.Cut(word, ":")
@@ -151,7 +153,7 @@ func (x *index) hasUntagged(user string) bool {
 	})
 }
 
-// currentPolicy is the one in force.
+// currentPolicy returns the policy in force.
 func (x *index) currentPolicy() *policy.Policy {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -10,20 +10,20 @@ import (
 	"weft/coord/store"
 )
 
-// PolicyCheck is what putting a valid policy into force now would change.
+// PolicyCheck says what a valid policy would change if it were put into force now.
 type PolicyCheck struct {
-	Good     bool            `json:"good"` // always true: a policy with mistakes is an error
+	Good     bool            `json:"good"` // always true, because a policy with mistakes is an error instead
 	Rules    int             `json:"rules"`
 	Tests    int             `json:"tests"`    // all of them passed
 	Warnings []policy.Remark `json:"warnings"` // such as names that do not exist
-	// Gains is access that the policy would add, Losses access that it would take away:
-	// the widest first, at most maxPolicyChanges of each.
+	// Gains is access that the policy would add, Losses access that it would remove: at most
+	// maxPolicyChanges of each, those between the most kinds of devices first.
 	Gains      []AccessChange `json:"gains"`
 	Losses     []AccessChange `json:"losses"`
-	MoreGains  int            `json:"more_gains"` // that are not listed
-	MoreLosses int            `json:"more_losses"`
-	// AESAdded is access that would need AES and does not now, new access included;
-	// AESRemoved is access that would no longer need it. Both are bounded as Gains is.
+	MoreGains  int            `json:"more_gains"`  // how many are not in Gains
+	MoreLosses int            `json:"more_losses"` // how many are not in Losses
+	// AESAdded is access that would need AES and does not need it now, including new access;
+	// AESRemoved is access that would no longer need it. Both are bounded like Gains.
 	AESAdded       []AccessChange `json:"aes_added"`
 	AESRemoved     []AccessChange `json:"aes_removed"`
 	MoreAESAdded   int            `json:"more_aes_added"`
@@ -39,16 +39,16 @@ const (
 	maxParty         = 10 // names of each kind
 )
 
-// AccessChange is access that changes: from each of From to each of To, within Scope, at Ports.
+// AccessChange is access from each of From to each of To, within Scope, at Ports.
 type AccessChange struct {
 	From  Party    `json:"from"`
 	To    Party    `json:"to"`
-	Scope string   `json:"scope"` // "": all pairs; "own": each to devices of the same user; "others": each to devices of other users
-	Ports []string `json:"ports"` // as a rule has them, and "other protocols"
+	Scope string   `json:"scope"` // "" for all pairs, "own" for pairs with the same owner, "others" for pairs with different owners
+	Ports []string `json:"ports"` // as written in rules, or "other protocols"
 }
 
-// Party are people and devices: how many, and the first of them by name. In From, a person
-// stands for their devices without tags.
+// Party are people and devices: how many, and the names of some of them, sorted. In From, a
+// person stands for the person's devices without tags.
 type Party struct {
 	Users       []string `json:"users"`
 	UserCount   int      `json:"user_count"`
@@ -56,8 +56,8 @@ type Party struct {
 	DeviceCount int      `json:"device_count"`
 }
 
-// CheckPolicy returns what a policy would change, or an error with its mistakes, and changes
-// nothing. The answer names people and devices, so an actor limited to some tags is refused.
+// CheckPolicy returns what a policy would change, or an error with the mistakes in it. It changes
+// nothing. Because the answer names people and devices, actors limited to tags are refused.
 func (s *Service) CheckPolicy(ctx context.Context, a Actor, c SetPolicy) (PolicyCheck, error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return PolicyCheck{}, err
@@ -100,7 +100,7 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 			there[k.subject.User] = true
 		}
 	}
-	for id, name := range users { // people without a device of their own
+	for id, name := range users { // people without devices that act for them
 		if !there[name] {
 			kinds = append(kinds, kind{userID: id, subject: policy.Subject{User: name}})
 		}
@@ -133,9 +133,9 @@ func (s *Service) preview(w *world, p *policy.Policy, out *PolicyCheck) error {
 	return nil
 }
 
-// kind is the devices that a policy treats alike.
+// kind is a class of devices, which the policy does not distinguish, or a person without devices.
 type kind struct {
-	key     string // of their class; "" for a person without devices
+	key     string // of the class; "" for a person without devices
 	userID  string
 	subject policy.Subject
 	count   int
@@ -154,11 +154,11 @@ func (x *index) kinds() (*policy.Policy, []kind) {
 	return x.policy, list
 }
 
-// lister turns changes of kinds into names.
+// lister turns changes between kinds into names of people and devices.
 type lister struct {
 	w     *world
 	kinds []kind
-	names map[string][]string // the first names of a class, by its key
+	names map[string][]string // at most maxParty names of devices, by the key of their class
 	// without is the name of a device to leave out of lists; counts leave it out already.
 	without string
 }
@@ -171,7 +171,7 @@ func (l *lister) list(changes []policy.Change) (list []AccessChange, more int, e
 			return nil, 0, err
 		}
 		if to.DeviceCount == 0 {
-			continue // there is nothing to reach
+			continue // there is no device to reach
 		}
 		if len(list) == maxPolicyChanges {
 			more++
@@ -185,7 +185,7 @@ func (l *lister) list(changes []policy.Change) (list []AccessChange, more int, e
 	return list, more, nil
 }
 
-// sources are people, and devices that act as their tags.
+// sources returns kinds as people, in place of their devices without tags, and devices with tags.
 func (l *lister) sources(of []int) (Party, error) {
 	var people []string
 	var tagged []int
@@ -202,7 +202,7 @@ func (l *lister) sources(of []int) (Party, error) {
 	return p, err
 }
 
-// devices are devices of some kinds.
+// devices returns the devices of kinds.
 func (l *lister) devices(of []int) (Party, error) {
 	p := Party{Users: []string{}, Devices: []string{}}
 	for _, i := range of {

@@ -7,11 +7,11 @@ import (
 	"weft/coord/store"
 )
 
-// RevertPolicy puts a text of the history into force again, through the same checks as a
-// new one. Number 0 is the starting policy.
+// RevertPolicy puts a policy of the history into force again, with the same checks as for a new
+// one. Number 0 is the starting policy.
 type RevertPolicy struct {
 	Number int
-	Match  []string // as of SetPolicy
+	Match  []string // as in SetPolicy
 }
 
 func (RevertPolicy) operation() *Operation { return opPolicyRevert }
@@ -27,8 +27,8 @@ func (c RevertPolicy) run(tx *Tx) (PolicyText, error) {
 	return SetPolicy{Text: p.Text, Match: c.Match}.set(tx)
 }
 
-// PolicyHistory lists the policies that were put into force, at most store.KeptPolicies
-// of them, the newest first: that one is in force.
+// PolicyHistory lists the policies that were put into force, at most store.KeptPolicies of them,
+// newest first. The first one is in force.
 func (s *Service) PolicyHistory(ctx context.Context, a Actor) (list []store.PolicyRevision, err error) {
 	list = []store.PolicyRevision{}
 	if err := opPolicyRead.asks(a); err != nil {

@@ -11,41 +11,42 @@ import (
 	"weft/coord/store"
 )
 
-// ReachQuery asks for all that a person or a device reaches, or for all who reach a device.
+// ReachQuery asks what a person or a device may reach (From), or which people and devices may
+// reach a device (To). If both are "" it asks what the actor may reach.
 type ReachQuery struct {
-	From   string // as in AccessQuery; "" for the asker if To is "" too
-	To     string // or a device
+	From   string // as in AccessQuery
+	To     string // a device
 	Cursor string // Reach.Next of the page before
-	Limit  int    // groups in a page, at most maxReachPage; 0 for as many
+	Limit  int    // groups in a page, at most maxReachPage; 0 for maxReachPage
 }
 
 const (
 	maxReachPage = 100
-	maxReachBy   = 10
+	maxReachBy   = 10 // rules of a group
 )
 
-// Reach is one page of the answer. It has as many groups as rules make a difference, not
-// as many as there are devices.
+// Reach is one page of the answer to a ReachQuery. Devices to which the same rules apply are in
+// one group, so the number of groups depends on the policy and not on the number of devices.
 type Reach struct {
-	From   string       `json:"from"`   // user:NAME or device:NAME; "" if it is asked who reaches To
-	To     string       `json:"to"`     // name of the device, or ""
-	Groups []ReachGroup `json:"groups"` // by the rules, in their order
+	From   string       `json:"from"`   // user:NAME or device:NAME, "" if the query has To
+	To     string       `json:"to"`     // name of the device, "" if the query has From
+	Groups []ReachGroup `json:"groups"` // in the order of their rules
 	Total  int          `json:"total"`  // groups on all pages
-	Next   string       `json:"next"`   // ReachQuery.Cursor of the next page, "" at the end
-	// Partial says that there may be more, which the asker may not see.
+	Next   string       `json:"next"`   // ReachQuery.Cursor for the next page, "" at the end
+	// Partial says that there may be more, which the actor may not see.
 	Partial bool `json:"partial"`
 }
 
-// ReachGroup are people and devices that are reached, or reach, by the same rules. Of who
-// reaches a device, people stand for the own devices without tags.
+// ReachGroup are people and devices that can be reached, or that reach the device of the query,
+// by the same rules. In the second case a person stands for the person's devices without tags.
 type ReachGroup struct {
 	Party
-	Tags  []string    `json:"tags"`  // of its devices: the first of them by name
-	Ports []string    `json:"ports"` // as a rule has them, and "other protocols"
-	By    []ReachRule `json:"by"`    // the first of the rules: of several that open a port, the first decides
+	Tags  []string    `json:"tags"`  // of its devices: at most maxParty, sorted
+	Ports []string    `json:"ports"` // as written in rules, or "other protocols"
+	By    []ReachRule `json:"by"`    // at most maxReachBy of the rules, in their order: if several open a port, the first decides
 }
 
-// ReachRule is a rule, and what it opens. Line and Text are 0 and "" for who may not read
+// ReachRule is a rule, and what it opens. Line and Text are 0 and "" if the actor may not read
 // the policy.
 type ReachRule struct {
 	Rule  int      `json:"rule"` // from 1
@@ -54,9 +55,9 @@ type ReachRule struct {
 	Ports []string `json:"ports"`
 }
 
-// Reach says what a person or a device reaches, or who reaches a device, by the policy in
-// force. Whoever is limited to tags learns only of devices with these, but of everything
-// about the own ones.
+// Reach returns what a person or a device may reach by the policy in force, or which people and
+// devices may reach a device. For an actor who is limited to tags the answer contains only
+// devices with these tags, unless the query is about the actor or one of the actor's devices.
 func (s *Service) Reach(ctx context.Context, a Actor, q ReachQuery) (Reach, error) {
 	out := Reach{Groups: []ReachGroup{}}
 	if err := opReachRead.asks(a); err != nil {
@@ -65,7 +66,7 @@ func (s *Service) Reach(ctx context.Context, a Actor, q ReachQuery) (Reach, erro
 	from, to := strings.TrimSpace(q.From), strings.TrimPrefix(strings.TrimSpace(q.To), "device:")
 	switch {
 	case from != "" && to != "":
-		return out, Invalid("name one of from and to: what one reaches, or who reaches a device")
+		return out, Invalid("give from or to, not both: from asks what a person or a device reaches, to asks who reaches a device")
 	case from == "" && to == "" && a.UserID != "":
 		from = "user:" + a.User
 	}
@@ -101,7 +102,7 @@ func (s *Service) Reach(ctx context.Context, a Actor, q ReachQuery) (Reach, erro
 		for i := range kinds {
 			subjects[i] = kinds[i].subject
 			if device != nil && kinds[i].key == device.Class {
-				kinds[i].count-- // not itself
+				kinds[i].count-- // do not count the device itself
 			}
 		}
 		l := &lister{w: w, kinds: kinds, names: map[string][]string{}}
@@ -136,14 +137,15 @@ func (s *Service) Reach(ctx context.Context, a Actor, q ReachQuery) (Reach, erro
 	return out, err
 }
 
-// subjectOfReach finds whom a question is about.
+// subjectOfReach finds the person or device that a query is about, and returns an error if the
+// actor may not ask about it. The device is nil for a person.
 func (w *world) subjectOfReach(a Actor, from, to string) (policy.Subject, *store.Node, target, error) {
 	var t target
 	if to != "" {
 		from = "device:" + to
 	}
 	if name := strings.TrimPrefix(from, "user:"); opReachRead.ownerSeen(a) != "" && name != a.User {
-		if name != from { // whether there is such a user is not for the actor to know
+		if name != from { // do not reveal whether there is such a user
 			return policy.Subject{}, nil, t, fmt.Errorf("user %q: %w", printable(name, 80), ErrNotFound)
 		}
 		from = "device:" + strings.TrimPrefix(from, "device:")
@@ -167,7 +169,7 @@ func (w *world) subjectOfReach(a Actor, from, to string) (policy.Subject, *store
 	return subject, device, t, nil
 }
 
-// withPeople adds the people without a device of their own.
+// withPeople adds kinds for people who have no devices without tags.
 func (w *world) withPeople(kinds []kind) ([]kind, error) {
 	users, err := w.names()
 	if err != nil {
@@ -194,10 +196,11 @@ func (w *world) withPeople(kinds []kind) ([]kind, error) {
 	return kinds, nil
 }
 
-// person reports whether a kind stands for a person who reaches something.
+// person reports whether a kind stands for a person: devices of a user without tags.
 func (k kind) person() bool { return len(k.subject.Tags) == 0 && k.subject.User != "" }
 
-// reachGroup puts a group into names. sources says that it is of those who reach something.
+// reachGroup turns a group into names. texts says to include the texts of rules, and sources
+// that the group reaches the device of the query, instead of being reached.
 func (l *lister) reachGroup(g policy.Group, p *policy.Policy, texts, sources bool) (out ReachGroup, err error) {
 	out = ReachGroup{Ports: strings.Split(g.Ports, ", "), Tags: []string{}, By: []ReachRule{}}
 	list := l.devices

@@ -9,26 +9,26 @@ import (
 	"weft/coord/store"
 )
 
-// PolicyReview is the policy in force, beside the network as it is now.
+// PolicyReview is the policy in force, with what it means for the present network.
 type PolicyReview struct {
 	PolicyText
 	Policy *policy.Policy
-	// Missing are the selectors of the policy that stand for nothing, and what is said of each.
+	// Missing maps selectors of the policy that select nothing to words that say why.
 	Missing map[string]string
-	// Tests are the results of all tests; TestProblem is why there are none, "" if there are.
+	// Tests are the results of all tests. TestProblem is why the tests could not be run, "" if
+	// they were.
 	Tests       []policy.Result
 	TestProblem string
-	// Groups are those that the policy may name, by name; nil for who may not read them.
+	// Groups are all groups by name; nil if the actor may not read them.
 	Groups map[string]store.Group
-	// Tagged is how many devices carry each tag.
+	// Tagged is the number of devices with each tag.
 	Tagged map[string]int
-	// Partial says that the actor may see only some devices: then there are no results and no
-	// names here.
+	// Partial says that the actor may see only some devices. Then the fields above, except the
+	// policy itself, are empty.
 	Partial bool
 }
 
-// ReviewPolicy reads the policy in force together with what CheckPolicy, Groups and Devices
-// would say of it.
+// ReviewPolicy returns the policy in force with what it means for the present network.
 func (s *Service) ReviewPolicy(ctx context.Context, a Actor) (out PolicyReview, err error) {
 	if err := opPolicyRead.asks(a); err != nil {
 		return out, err

@@ -9,14 +9,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// world is a network as policies look at it, in one state of the database. It is valid as
-// long as its reader.
+// world gives package policy one state of the database to look at. It is valid as long as its
+// reader. The maps are filled when they are first needed, and nil before.
 type world struct {
 	s      *Service
 	r      *store.Reader
-	users  map[string]string           // id to name; nil before they are asked for
-	people map[string]policy.Person    // by id; likewise
-	tagged map[string][]policy.Subject // devices that are alike, by each of their tags; likewise
+	users  map[string]string           // names by user id
+	people map[string]policy.Person    // by user id
+	tagged map[string][]policy.Subject // classes of devices, by each of their tags
 }
 
 func newWorld(s *Service, r *store.Reader) *world { return &world{s: s, r: r} }
@@ -86,7 +86,7 @@ func (w *world) Tagged(tag string) ([]policy.Subject, error) {
 	return w.tagged[tag], nil
 }
 
-// names are the users' by id.
+// names returns the names of users by id.
 func (w *world) names() (map[string]string, error) {
 	if w.users == nil {
 		users, people, err := peopleOf(w.r, w.s.network)
@@ -98,14 +98,14 @@ func (w *world) names() (map[string]string, error) {
 	return w.users, nil
 }
 
-// subject is what policies see of a user's devices with these tags.
+// subject returns a user's devices with these tags in the form that policies need.
 func (w *world) subject(userID string, tags []string) (policy.Subject, error) {
 	users, err := w.names()
 	p := w.people[userID]
 	return policy.Subject{User: users[userID], Tags: tags, Groups: p.Groups, Suspended: p.Suspended}, err
 }
 
-// deviceFinder is finder for a word of a person: a name (short or full), an overlay
+// deviceFinder is finder for a word that a person typed: a name (short or full), an overlay
 // address or an id.
 func (s *Service) deviceFinder(word string) (func(*store.Reader) (store.Node, error), error) {
 	name, ip, id := word, "", ""

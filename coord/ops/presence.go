@@ -11,16 +11,16 @@ import (
 	"weft/overlay/cert"
 )
 
-// handlePresence says which of the given nodes are online, and when they last were.
-// Nodes ask when a person looks at a list, so the answer comes from memory only. A node
-// that policy does not let the caller reach is left out, as if it did not exist.
+// handlePresence answers which of the given nodes are online, and when they last were. Nodes ask
+// when a person looks at a list, so the answer is made from memory only. Nodes that the policy
+// does not let the caller reach are left out, as if they did not exist.
 func (s *Service) handlePresence(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.PresenceRequest
 	if err := readRequest(r, &req); err != nil {
 		return nil, err
 	}
 	if len(req.IDs) > api.MaxPresence {
-		return nil, fail(http.StatusBadRequest, api.CodeBadRequest, fmt.Sprintf("ids: more than %d", api.MaxPresence), "")
+		return nil, fail(http.StatusBadRequest, api.CodeBadRequest, fmt.Sprintf("ids: want at most %d", api.MaxPresence), "")
 	}
 	ids := make([]cert.NodeID, 0, len(req.IDs))
 	for _, text := range req.IDs {
@@ -45,17 +45,18 @@ func (s *Service) handlePresence(ctx context.Context, c *caller, r *http.Request
 
 // How long a node that is not known to be connected may still be connected somewhere.
 const (
-	// comesBack is how long nodes and relays take to come back to a server or a relay
-	// that started anew: idle nodes are told to spread over at most this time.
+	// comesBack is how long nodes and relays take to connect again to a server or a relay that
+	// has restarted: idle nodes are told to spread their attempts over at most this time.
 	comesBack = 30 * time.Second
-	// movesIn is how long a node that has a choice takes from one relay to another
-	// and that one to say so.
+	// movesIn is how long it takes until a node has moved to another relay, and that relay has
+	// reported it.
 	movesIn = 2 * time.Second
 )
 
-// unsure reports whether a node that is not online may be connected all the same: the
-// relay that would know has started a moment ago, and has not reported who is
-// connected. That ends by itself, even if the relay never reports again.
+// unsure reports whether a node that is not known to be online may be connected nevertheless:
+// because it may be moving to another relay, or because the server or a relay started a moment
+// ago, and not all relays have reported which nodes are connected to them. That ends after some
+// time even if a relay never reports.
 func (s *Service) unsure(node cert.NodeID) bool {
 	st, heard := s.presence.Get(node)
 	now, relays := s.now(), s.index.allRelays()
@@ -64,7 +65,7 @@ func (s *Service) unsure(node cert.NodeID) bool {
 		return false
 	case heard && now.Sub(st.Since) < comesBack && st.Lost,
 		heard && now.Sub(st.Since) < movesIn && len(relays) > 0,
-		!heard && len(relays) > 0 && !s.index.createdBefore(node, now.Add(-movesIn)): // its relay has not told yet
+		!heard && len(relays) > 0 && !s.index.createdBefore(node, now.Add(-movesIn)): // it has just joined, and its relay may not have reported it yet
 		return true
 	case s.created || now.Sub(s.started) >= comesBack:
 		return false
@@ -79,14 +80,14 @@ func (s *Service) unsure(node cert.NodeID) bool {
 	return false
 }
 
-// sighted is a node, and when it was last seen as of the start of the server, zero
-// for never. What came later is in the presence table.
+// sighted is a node, and when it was last seen as of the start of the server, zero for never.
+// Later times are in the presence table.
 type sighted struct {
 	id   cert.NodeID
 	seen time.Time
 }
 
-// reached returns those of ids that policy lets a node reach, each once.
+// reached returns those of ids that the policy lets a node reach, without duplicates.
 func (x *index) reached(from cert.NodeID, ids []cert.NodeID) []sighted {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -111,27 +112,27 @@ func (x *index) reached(from cert.NodeID, ids []cert.NodeID) []sighted {
 	return out
 }
 
-// Presence says of a device that has lost its power that it is online until the
-// relay has pinged it in vain, so when people look at a list or a page the silent
-// ones on it are asked first.
+// A device that has lost its power counts as online until its relay has pinged it in vain. So
+// when people look at a list or a page, the relay first pings the devices on it that have been
+// silent.
 const (
-	lookWait = time.Second // what a page waits for their answers
-	maxLook  = 200         // how many of a list are asked
+	lookWait = time.Second // how long a page waits for the answers
+	maxLook  = 200         // how many devices of a list are pinged
 )
 
 type passiveKey struct{}
 
-// Passive marks what nobody asks for at this moment: a page left open asks again
-// every minute and at each change, which would have every idle phone on it wake its
-// radio as often. Such a request says what is known.
+// Passive marks requests that nobody makes at this moment: an open page asks again every minute
+// and at each change, and pinging would wake the radio of each idle phone on it as often. For
+// such requests nothing is pinged.
 func Passive(ctx context.Context) context.Context {
 	return context.WithValue(ctx, passiveKey{}, true)
 }
 
 func isPassive(ctx context.Context) bool { return ctx.Value(passiveKey{}) != nil }
 
-// look asks the silent ones of ids whether they are there, unless nobody looks
-// (Passive). Those at a relay of its own cannot be asked from here.
+// look pings those of ids that have been silent, unless ctx is Passive. It cannot ping devices
+// that are connected to standalone relays.
 func (s *Service) look(ctx context.Context, ids []cert.NodeID) {
 	if isPassive(ctx) {
 		return

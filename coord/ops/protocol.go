@@ -8,14 +8,14 @@ import (
 	"weft/overlay/api"
 )
 
-// Who asks, for people.
+// Words for the caller in errors.
 const (
 	theDevice = "the device"
 	theRelay  = "the relay"
 )
 
-// checkProtocol refuses a version that this one does not get on with, and says
-// which of the two has to be updated.
+// checkProtocol refuses a protocol version that this server does not support. The error says
+// which side has to be updated.
 func checkProtocol(who string, p int) error {
 	if p >= api.Oldest && p <= api.Newest {
 		return nil
@@ -27,11 +27,11 @@ func checkProtocol(who string, p int) error {
 	case who == theRelay:
 		hint = "update weft-server on the relay's machine"
 	}
-	return fail(http.StatusBadRequest, api.CodeProtocol, fmt.Sprintf("%s speaks protocol %d, this server %d to %d", who, p, api.Oldest, api.Newest), hint)
+	return fail(http.StatusBadRequest, api.CodeProtocol, fmt.Sprintf("%s speaks protocol version %d, this server versions %d to %d", who, p, api.Oldest, api.Newest), hint)
 }
 
-// checkHeader is checkProtocol for what a request says of itself. Versions
-// before the header say it in the body where it matters.
+// checkHeader is checkProtocol for the version in a request's header. Callers from before that
+// header was introduced give their version in the body, where it matters.
 func (rt route) checkHeader(r *http.Request) error {
 	v := r.Header.Get(api.ProtocolHeader)
 	if v == "" || rt.forAll {

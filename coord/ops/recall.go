@@ -17,35 +17,35 @@ import (
 	"weft/overlay/cert"
 )
 
-// A server that was restored from an older backup does not know which devices were
-// deleted after that backup. The nodes do: they hold the newer revocation list, signed
-// by the network's CA. A node that finds the server's number lower than its own sends
-// its list, and the server deletes the devices in it again. The CA's signature counts,
-// whoever sends the list: so nodes and relays that joined after the backup, which this
-// server does not know, may send it too.
-
-// A list that the server signs before it has received theirs must not count as newer:
-// nodes would take it and forget the deletions. So for an hour after the start, and
-// after each list that was received, new lists are numbered just above the last one;
-// later they are numbered by the clock, which is above every number given out before.
-// An hour after the start no node is expected to hold a higher number, and a list that
-// was signed early is signed again, so that it also reaches nodes that did not send
-// theirs.
+// A server that was restored from an older backup does not know which devices were deleted after
+// that backup. The nodes do: they have the newer revocation list, signed by the network's CA. A
+// node that finds the server's number lower than its own sends its list, and the server deletes
+// the devices in it again. Because the CA's signature proves the list, it does not matter who
+// sends it: also nodes and relays may that joined after the backup, so that this server does not
+// know them.
+//
+// A list that the server signs before it has received the newer list from the nodes must not
+// get a higher number than that list: nodes would accept it and forget the deletions. So for an
+// hour after the start, and after each list that was received, new lists are numbered just above
+// the last one. Later they are numbered by the clock, which is above every number used before.
+// By then no node is expected to have a list with a higher number, and a list that was signed
+// early is signed again, so that it also reaches nodes that have not sent theirs.
 
 // settling is how long the server assumes that it may have been restored from a backup.
 const settling = time.Hour
 
-// settles returns since when a list may be about to come, and whether it may still
-// at now. It is called by the store's writer goroutine.
+// settles returns how long the server has been settling, and whether it still is: then a newer
+// list may arrive from a node. Only the store's writer goroutine calls it.
 func (s *Service) settles(now time.Time) (since time.Duration, ok bool) {
 	since = now.Sub(s.settlesSince)
 	return since, since >= 0 && since < settling
 }
 
-// nextNumber returns the number of a list that is signed at now, where last was
-// the one before, and brought the number of a list that this one answers, 0 for none.
-// While the server settles that goes on by the seconds, so that two servers restored
-// from one backup are not likely to use the same.
+// nextNumber returns the number of a list that is signed now. last is the number of the list
+// before, and brought that of a received list which this one follows, 0 for none. While the
+// server settles the seconds since it began are added, so that two servers that were restored
+// from the same backup are unlikely to use the same number. early says that the number is below
+// what the clock would give.
 func (s *Service) nextNumber(last, brought uint64, now time.Time) (number uint64, early bool) {
 	last = max(last, s.brought, brought)
 	byClock := uint64(max(0, now.Unix()))
@@ -60,17 +60,17 @@ func (s *Service) nextNumber(last, brought uint64, now time.Time) (number uint64
 	return max(last+1, byClock), false
 }
 
-// maxStrangers is how many nodes and relays unknown to this server may send a list at
-// once: each list takes up to a megabyte of memory.
+// maxStrangers is how many nodes and relays that this server does not know may send a list at the
+// same time. Each list takes up to a megabyte of memory.
 const maxStrangers = 64
 
-// strangers are the unknown senders of a list in progress, one request each, so that a
-// deleted device cannot take all the slots to prevent its deletion. The zero value is
-// ready.
+// strangers are the unknown senders that are sending a list now. Each may send only one at a
+// time, so that a deleted device cannot take all places to prevent its deletion. The zero value
+// is usable.
 type strangers struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards bringing
 	bringing map[cert.NodeID]struct{}
-	verify   sync.Mutex // held for one list: that takes tens of milliseconds
+	verify   sync.Mutex // held while a list is verified, which takes tens of milliseconds
 }
 
 func (s *strangers) enter(id cert.NodeID) bool {
@@ -101,7 +101,7 @@ func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) 
 		}
 		defer s.strangers.leave(c.id)
 	}
-	der, err := io.ReadAll(r.Body) // bounded
+	der, err := io.ReadAll(r.Body) // bounded in serveRoute
 	if err != nil {
 		return nil, fail(http.StatusRequestEntityTooLarge, api.CodeTooLarge, "the revocation list is too long", "")
 	}
@@ -115,14 +115,14 @@ func (s *Service) handleRecall(ctx context.Context, c *caller, r *http.Request) 
 	return statusOnly(http.StatusNoContent), nil
 }
 
-// Recall deletes every node that a revocation list of this network names. It keeps the
-// serial numbers that are unknown here, and the date up to which the list may have
-// dropped entries. A list from before this server was started changes nothing unless it
-// is newer than the server's. by says who sent the list.
+// Recall deletes every node that a revocation list of this network names. It stores serial
+// numbers that it does not know as revoked, and the date up to which the list may have dropped
+// entries. A list from before the start of this server has an effect only if it is newer than
+// the server's. by is the id of the sender.
 //
-// A device that was deleted after the backup and whose certificate has left the list
-// since is not deleted again: nobody knows of it any more. Others refuse its old
-// certificate, but it can renew here.
+// A device that was deleted after the backup, and whose certificate has left the list since, is
+// not deleted again, because no list names it any more. Others refuse its old certificate, but it
+// can renew the certificate here.
 func (s *Service) Recall(ctx context.Context, by string, der []byte) error {
 	crl, err := s.auth.Roots.VerifyCRL(der)
 	if err != nil {
@@ -134,10 +134,11 @@ func (s *Service) Recall(ctx context.Context, by string, der []byte) error {
 	}
 	own, err := s.auth.Roots.VerifyCRL(held.CRL)
 	if err != nil {
-		return fmt.Errorf("read the revocation list held: %w", err)
+		return fmt.Errorf("read the server's own revocation list: %w", err)
 	}
 	news := slices.DeleteFunc(crl.Serials(), own.Revoked)
-	// Two nodes with different lists may have come at the same time.
+	// A list that is not newer still counts if it has entries that are news: two nodes may have
+	// sent different lists.
 	if crl.Number <= held.CRLNumber && len(news) == 0 {
 		return nil
 	}
@@ -145,8 +146,8 @@ func (s *Service) Recall(ctx context.Context, by string, der []byte) error {
 	return err
 }
 
-// recall deletes whom a revocation list names that is newer than the server's, or
-// that has entries which are news.
+// recall applies a revocation list that is newer than the server's, or that has entries which
+// the server's list has not.
 type recall struct {
 	crl  *cert.CRL
 	news []*big.Int
@@ -185,15 +186,16 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 		}
 		node, err := tx.Node(s.network, id)
 		if errors.Is(err, store.ErrNotFound) {
-			continue // deleted a moment ago, in this list
+			continue // deleted a moment ago, for another certificate in this list
 		}
 		if err != nil {
 			return none, err
 		}
 		changed = true
 		if c.crl.Superseded(serial) {
-			// It got other tags or another owner after the backup, which says nothing of
-			// them. The certificate stays revoked; what replaces it says what the backup does.
+			// The device got other tags or another owner after the backup, which does not have
+			// them. The certificate stays revoked, and the new one has the tags and the owner of
+			// the backup.
 			before := node
 			if err := tx.reissue(&node); err != nil {
 				return none, fmt.Errorf("certify %s again: %w", node.Name, err)
@@ -215,13 +217,13 @@ func (c recall) run(tx *Tx) (none struct{}, err error) {
 	if err := tx.DroppedUntil(s.network, c.crl.Since); err != nil {
 		return none, err
 	}
-	// Just above this list: who holds a still newer one brings that too.
+	// Number the new list just above this one, so that a node with a still newer list sends that.
 	tx.Note(newList{brought: c.crl.Number})
 	return none, nil
 }
 
-// recalled is a revocation list in the audit.
+// recalled is the value of audit records about a received revocation list.
 type recalled struct {
 	Number  uint64 `json:"number"`
-	Unknown int    `json:"unknown"` // certificates in it that are revoked from now on and were never known here
+	Unknown int    `json:"unknown"` // certificates in it that this server never knew
 }

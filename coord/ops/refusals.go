@@ -12,43 +12,42 @@ import (
 	"weft/coord/store"
 )
 
-// Refusals go into the audit too, but not one by one: unauthenticated clients can cause
-// any number of them. They are counted by minute and source, and the counts are
-// recorded when the minute is over. So are the requests of devices to be let in, which
-// anybody can make: they are counted as refusals without a reason.
+// Refusals go into the audit too, but not one by one, because unauthenticated clients can cause
+// any number of them. They are counted by minute and source, and the counts are recorded when
+// the minute is over. Requests of devices to join, which anybody can make, are counted in the
+// same way, as refusals without a reason.
 
-// maxRefusals bounds the number of counts, and so the records that can be added to the
-// audit in a minute. maxUnknown is the share of unauthenticated clients, who leave room
-// for the refusals of users. Refusals of further sources are counted together, without
-// a source.
+// maxRefusals bounds the number of counts, and so the records that are added to the audit in a
+// minute. Unauthenticated clients can use maxUnknown of them, which leaves room for the refusals
+// of users. Refusals beyond these bounds are counted together, without a source.
 const (
 	maxRefusals = 100
 	maxUnknown  = maxRefusals / 2
 )
 
-// refusals counts what was refused.
+// refusals counts refusals.
 type refusals struct {
 	mu     sync.Mutex // guards the following
 	counts map[refusal]uint32
-	// strangers are how many of them are of no user.
+	// strangers is the number of counts for actors that are not users.
 	strangers int
 }
 
-// refusal is what is counted together.
+// refusal has what equal refusals, which are counted together, have in common.
 type refusal struct {
 	minute int64 // since 1970
 	via    Via
 	from   netip.Addr
-	userID string // of the actor, "" for a stranger
+	userID string // of the actor, "" if the actor is not a user
 	user   string
 	role   Role
 	op     string
-	about  string // id of the user that it was about, "" for nobody that there is
-	name   string
+	about  string // id of the user that it was about, "" if it was about no existing user
+	name   string // of that user
 	why    string
 }
 
-// add counts one refusal. t is a user, or nothing.
+// add counts one refusal. t is a user, or the zero target.
 func (r *refusals) add(now time.Time, a Actor, o *Operation, t target, why string) {
 	k := refusal{
 		minute: now.Unix() / 60, via: a.Via, from: SourceOf(a.From), userID: a.UserID, user: a.User, role: a.Role,
@@ -69,7 +68,7 @@ func (r *refusals) addLocked(k refusal, n uint32) {
 			many.why = "of many, from many places"
 		}
 		k = many
-		if len(r.counts) >= 2*maxRefusals { // nothing could be written for long
+		if len(r.counts) >= 2*maxRefusals { // the counts could not be written for a long time
 			return
 		}
 	}
@@ -79,13 +78,13 @@ func (r *refusals) addLocked(k refusal, n uint32) {
 	r.counts[k] += min(n, ^uint32(0)-r.counts[k])
 }
 
-// take removes the counts of the minutes before now's, or all.
+// take removes and returns the counts of minutes that are over, or all counts.
 func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	taken := map[refusal]uint32{}
 	for k, n := range r.counts {
-		if all || k.minute != now.Unix()/60 { // one after now is of a clock that was put back
+		if all || k.minute != now.Unix()/60 { // a later minute means that the clock was set back
 			taken[k] = n
 			delete(r.counts, k)
 			if k.userID == "" {
@@ -96,8 +95,8 @@ func (r *refusals) take(now time.Time, all bool) map[refusal]uint32 {
 	return taken
 }
 
-// SourceOf returns the address by which refusals are counted: for IPv6 the first one of
-// its /64, since whoever has one address of a /64 has all of them.
+// SourceOf returns the address by which refusals and attempts are counted: for IPv6 the first
+// address of the /64, because a client that has one address of a /64 usually has all of them.
 func SourceOf(a netip.Addr) netip.Addr {
 	if a.Is6() && !a.Is4In6() {
 		p, _ := a.WithZone("").Prefix(64) // 64 is in range
@@ -106,15 +105,15 @@ func SourceOf(a netip.Addr) netip.Addr {
 	return a.Unmap()
 }
 
-// Refused counts what the console, which checks passwords, has refused: command c of
-// a, that was about u (the zero value for nobody that there is). why is in a few words
-// and has nothing in it that somebody typed.
+// Refused counts a refusal by the console, which checks passwords itself: actor a was refused
+// command c about user u, which is the zero value if there is no such user. why gives the reason
+// in a few words, and must not contain anything that somebody typed.
 func (s *Service) Refused(a Actor, c interface{ operation() *Operation }, u store.User, why string) {
 	s.refusals.add(s.now(), a, c.operation(), userTarget(u), why)
 }
 
-// RefusedRead counts that an actor was not allowed to read; operation is the name in
-// Operations. Do counts the refusals of commands.
+// RefusedRead counts that an actor was refused a read. operation is a name in Operations. The
+// refusals of commands are counted by Do.
 func (s *Service) RefusedRead(a Actor, operation string) {
 	for _, o := range Operations {
 		if o.Name == operation && !o.Writes {
@@ -123,14 +122,14 @@ func (s *Service) RefusedRead(a Actor, operation string) {
 	}
 }
 
-// flushRefusals records the refusals of the minutes that are over, or all.
+// flushRefusals records the refusals of minutes that are over, or all of them, in the audit.
 func (s *Service) flushRefusals(ctx context.Context, all bool) error {
 	counts := s.refusals.take(s.now(), all)
 	if len(counts) == 0 {
 		return nil
 	}
 	_, err := Do(ctx, s, System(), noteRefusals{counts})
-	if err != nil { // the next time, then
+	if err != nil { // put the counts back for the next time
 		s.refusals.mu.Lock()
 		defer s.refusals.mu.Unlock()
 		for k, n := range counts {
@@ -140,7 +139,7 @@ func (s *Service) flushRefusals(ctx context.Context, all bool) error {
 	return err
 }
 
-// noteRefusals records what was refused.
+// noteRefusals records counts of refusals.
 type noteRefusals struct{ counts map[refusal]uint32 }
 
 func (noteRefusals) operation() *Operation { return opRefusals }

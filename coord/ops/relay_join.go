@@ -33,7 +33,7 @@ func (s *Service) handleRelayJoin(ctx context.Context, c *caller, r *http.Reques
 		return nil, tokenUnknown()
 	}
 	hash := sha256.Sum256(req.Secret)
-	// Junk is turned away before it costs a write or a signature check.
+	// Refuse useless requests before they cost a write or a signature check.
 	if err := s.store.Read(ctx, func(rd *store.Reader) error { _, err := s.checkRelayToken(rd, c, hash); return err }); err != nil {
 		return nil, err
 	}
@@ -51,8 +51,8 @@ func (s *Service) handleRelayJoin(ctx context.Context, c *caller, r *http.Reques
 	return &api.RelayJoinResponse{Name: rl.Name, Certificate: der, Trust: s.relayTrust(), CRL: s.CRL()}, nil
 }
 
-// checkRelayToken says whether the token may make a relay for this key. The
-// relay that it made already is returned.
+// checkRelayToken returns nil if the token may make a relay for the caller. If the caller has
+// joined with this token before, it returns that relay.
 func (s *Service) checkRelayToken(r *store.Reader, c *caller, hash [32]byte) (store.Relay, error) {
 	key, err := r.KeyBySecret(s.network, hash)
 	if errors.Is(err, store.ErrNotFound) {
@@ -63,7 +63,7 @@ func (s *Service) checkRelayToken(r *store.Reader, c *caller, hash [32]byte) (st
 	}
 	if !key.Relay {
 		return store.Relay{}, fail(http.StatusBadRequest, api.CodeTokenKind, "this token is for a device, not for a relay",
-			"make a relay's with `weft-server keys create --relay`; a device joins with `weft up TOKEN`")
+			"make a token for a relay with `weft-server keys create --relay`; a device joins with `weft up TOKEN`")
 	}
 	relays, err := r.Relays(s.network)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *Service) checkRelayToken(r *store.Reader, c *caller, hash [32]byte) (st
 	return store.Relay{}, s.usable(key)
 }
 
-// joinRelay makes a relay, or returns the one that its token made already.
+// joinRelay makes a relay, or returns the one that the caller has made with this token before.
 type joinRelay struct {
 	c    *caller
 	req  *api.RelayJoinRequest
@@ -95,7 +95,7 @@ func (j joinRelay) run(tx *Tx) (store.Relay, error) {
 	if err := tx.may(target{}); err != nil {
 		return store.Relay{}, err
 	}
-	// The answer may have changed while this write waited for its turn.
+	// Check again: the token may have been used while this write waited for its turn.
 	rl, err := s.checkRelayToken(&tx.Reader, j.c, j.hash)
 	if err != nil || rl.ID != "" {
 		return rl, err
@@ -138,7 +138,7 @@ func relayNameFor(asked string, relays []store.Relay) string {
 	}
 }
 
-// relaysChanged makes another config for everybody.
+// relaysChanged raises the config version of all nodes, because their configs list the relays.
 func (tx *Tx) relaysChanged() error {
 	n, err := tx.BumpConfig(tx.s.network)
 	if err != nil {
@@ -148,13 +148,13 @@ func (tx *Tx) relaysChanged() error {
 	return nil
 }
 
-// checkRelayAddrs checks what goes into everybody's config.
+// checkRelayAddrs checks the addresses of a relay, which go into the configs of all nodes.
 func checkRelayAddrs(urls, stun []string) error {
 	bad := func(format string, args ...any) error {
 		return fail(http.StatusBadRequest, api.CodeBadRequest, fmt.Sprintf(format, args...), "start the relay with --url https://HOST:PORT")
 	}
 	if len(urls) == 0 || len(urls) > 8 || len(stun) > 8 {
-		return bad("%d relay addresses and %d of STUN: want 1 to 8, and at most 8", len(urls), len(stun))
+		return bad("the relay has %d URLs and %d STUN addresses: want 1 to 8 URLs, and at most 8 STUN addresses", len(urls), len(stun))
 	}
 	for _, u := range urls {
 		if err := cert.CheckURL(u); err != nil {
@@ -171,7 +171,7 @@ func checkRelayAddrs(urls, stun []string) error {
 	return nil
 }
 
-// handleRelayRenew signs a relay's key anew.
+// handleRelayRenew issues a new certificate for a relay's key.
 func (s *Service) handleRelayRenew(_ context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RelayRenewRequest
 	if err := readRequest(r, &req); err != nil {

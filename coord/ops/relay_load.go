@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// LoadSpan is how far back the load of relays is known.
+// LoadSpan is the time for which the load of relays is remembered.
 const LoadSpan = time.Hour
 
-// rateSpan is what a rate is the mean of.
+// rateSpan is the time over which Load.BytesPerSecond is a mean.
 const rateSpan = 5 * time.Minute
 
-// relayLoad is how many bytes a relay sent on in each of the last minutes.
+// relayLoad is how many bytes a relay forwarded in each of the last minutes.
 type relayLoad struct {
 	mu sync.Mutex
 	// mu guards the following.
-	began   time.Time // zero: nothing is known
-	total   uint64    // since the relay started
-	minute  int64     // the last in minutes, in minutes of Unix time
-	minutes [LoadSpan / time.Minute]uint64
+	began   time.Time                      // the first call of note; zero if nothing is known
+	total   uint64                         // since the relay started
+	minute  int64                          // the latest minute in minutes, since 1970
+	minutes [LoadSpan / time.Minute]uint64 // a ring, indexed by minute modulo its length
 }
 
-// note takes how many bytes a relay has sent on since it started. A total that is less than
-// the last one is of a relay that started anew.
+// note takes how many bytes a relay has forwarded since it started. A total that is less than
+// the last one means that the relay has restarted.
 func (l *relayLoad) note(total uint64, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,27 +37,27 @@ func (l *relayLoad) note(total uint64, now time.Time) {
 	l.total = total
 }
 
-// moveLocked forgets the minutes that are too old at now. A clock that was set back
-// changes nothing.
+// moveLocked makes the present minute the latest one, and forgets minutes that are too old. If
+// the clock was set back it does nothing.
 func (l *relayLoad) moveLocked(now time.Time) {
 	to := now.Unix() / 60
 	for n := 0; l.minute < to; n++ {
 		if l.minute++; n >= len(l.minutes) {
-			l.minute = to // all are zero
+			l.minute = to // all minutes in the ring are zero by now
 		}
 		l.minutes[l.minute%int64(len(l.minutes))] = 0
 	}
 }
 
-// Load is what a relay sends on between devices.
+// Load is how much a relay forwards between devices.
 type Load struct {
 	// BytesPerSecond is the mean of the last five minutes.
 	BytesPerSecond int64
-	// Minutes are the bytes of each minute of LoadSpan that is known, the oldest first.
+	// Minutes are the bytes in each known minute of LoadSpan, the oldest first.
 	Minutes []uint64
 }
 
-// at returns the load at now, nil if nothing is known.
+// at returns the load now, nil if nothing is known.
 func (l *relayLoad) at(now time.Time) *Load {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,17 +74,17 @@ func (l *relayLoad) at(now time.Time) *Load {
 	for m := max(l.minute-int64(rateSpan/time.Minute)+1, l.minute-known+1); m <= l.minute; m++ {
 		sum += l.minutes[m%int64(len(l.minutes))]
 	}
-	// The minute that is not over counts as far as it has come.
+	// The present minute counts only as far as it has passed.
 	span := min(now.Sub(l.began), rateSpan-time.Minute+time.Duration(now.Unix()%60)*time.Second)
 	res.BytesPerSecond = int64(float64(sum) / max(span.Seconds(), 1))
 	return res
 }
 
-// NoteRelayed takes how many bytes the relay in this process has sent on since it started.
-// Call it about once a minute.
+// NoteRelayed takes how many bytes the relay in this process has forwarded since it started. The
+// caller calls it about once a minute.
 func (s *Service) NoteRelayed(total uint64) { s.ownLoad.note(total, s.now()) }
 
-// RelayLoad returns what a relay sends on, nil if it does not say.
+// RelayLoad returns the load of a relay, nil if unknown.
 func (s *Service) RelayLoad(id string) *Load {
 	if id == s.auth.RelayID() {
 		return s.ownLoad.at(s.now())

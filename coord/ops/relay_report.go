@@ -12,7 +12,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleRelayReport takes who came and went at a relay.
+// handleRelayReport takes a relay's report of which nodes have connected to it and left.
 func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RelayReport
 	if err := readRequest(r, &req); err != nil {
@@ -35,7 +35,7 @@ func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Reques
 	for _, e := range req.Events {
 		node, err := cert.ParseNodeID(e.Node)
 		if err != nil {
-			return nil, fail(http.StatusBadRequest, api.CodeBadRequest, "a report about something that is no device", "")
+			return nil, fail(http.StatusBadRequest, api.CodeBadRequest, "events: not a node id", "")
 		}
 		if _, ok := s.index.has(node); !ok {
 			res.Unknown = append(res.Unknown, e.Node)
@@ -44,7 +44,7 @@ func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Reques
 		if e.At.After(now) || now.Sub(e.At) > time.Hour {
 			e.At = now
 		}
-		addr, _ := netip.ParseAddr(e.Addr) // it is there for people
+		addr, _ := netip.ParseAddr(e.Addr) // only shown to people, so an invalid one may be ignored
 		s.presenceAt(id, node, e.Conn, e.Online, e.At, addr)
 		if e.Online {
 			rs.members[node] = struct{}{}
@@ -58,7 +58,8 @@ func (s *Service) handleRelayReport(_ context.Context, c *caller, r *http.Reques
 	return res, nil
 }
 
-// loseRelay forgets who is connected to a relay. rs.mu is held.
+// loseRelay forgets which nodes are connected to a relay, and marks them offline. The caller
+// holds rs.mu.
 func (s *Service) loseRelay(id string, rs *relaySession, now time.Time) {
 	rs.all = false
 	clear(rs.members)
@@ -68,8 +69,7 @@ func (s *Service) loseRelay(id string, rs *relaySession, now time.Time) {
 	}
 }
 
-// checkRelays takes those for offline who were at a relay that is not heard of
-// any more.
+// checkRelays marks the nodes of relays offline from which nothing has arrived for relaySilent.
 func (s *Service) checkRelays() {
 	now := s.now().UTC()
 	for id, rs := range s.relays.all() {
@@ -83,7 +83,8 @@ func (s *Service) checkRelays() {
 	}
 }
 
-// RelayHeard returns when a relay was last heard of since this start.
+// RelayHeard returns when something last arrived from a relay, the zero time for not since the
+// start of this process, and whether the relay is online.
 func (s *Service) RelayHeard(id string) (time.Time, bool) {
 	rs := s.relays.all()[id]
 	if rs == nil {

@@ -10,22 +10,21 @@ import (
 	"weft/overlay/cert"
 )
 
-// relaySession is what the server remembers of one relay that runs alone,
-// until either starts anew.
+// relaySession is the server's state about one standalone relay, in memory only.
 type relaySession struct {
-	wake chan struct{} // capacity 1: something changed
+	wake chan struct{} // capacity 1: wakes the relay's sync
 	load relayLoad
 
 	mu sync.Mutex
 	// mu guards the following.
-	instance string // another one each time the server forgets
-	run      string // of the relay
-	all      bool   // the relay has said who is connected to it, and since then who came and went
-	seq      uint64
-	heard    time.Time
-	members  map[cert.NodeID]struct{}     // who it says is connected
-	sent     map[cert.NodeID]api.Versions // what it was told of them
-	names    api.Version                  // the same of all names
+	instance string                       // random, and new each time the server forgets the relay's nodes
+	run      string                       // api.RelayReport.Run: changes when the relay restarts
+	all      bool                         // the relay has reported all nodes that are connected to it
+	seq      uint64                       // of the last answer with news
+	heard    time.Time                    // when something last arrived from the relay
+	members  map[cert.NodeID]struct{}     // nodes that the relay reports as connected
+	sent     map[cert.NodeID]api.Versions // the versions of these nodes that the relay was sent
+	names    api.Version                  // the version of all names that the relay was sent
 }
 
 func newRelaySession(now time.Time) *relaySession {
@@ -42,9 +41,9 @@ func (rs *relaySession) rouse() {
 	}
 }
 
-// relaySessions are those of all relays.
+// relaySessions are the sessions of all standalone relays.
 type relaySessions struct {
-	done chan struct{} // closed when the server stops: syncs are answered
+	done chan struct{} // closed when the server stops, so that waiting syncs are answered
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -73,7 +72,7 @@ func (rs *relaySessions) all() map[string]*relaySession {
 	return maps.Clone(rs.byID)
 }
 
-// toldAll reports whether a relay has said who is connected to it.
+// toldAll reports whether a relay has reported all nodes that are connected to it.
 func (rs *relaySessions) toldAll(id string) bool {
 	rs.mu.Lock()
 	s := rs.byID[id]
@@ -86,7 +85,7 @@ func (rs *relaySessions) toldAll(id string) bool {
 	return s.all
 }
 
-// end forgets a relay that was removed, and has it hear that it was.
+// end forgets a relay that was removed, and wakes its sync, which tells the relay so.
 func (rs *relaySessions) end(id string) {
 	rs.mu.Lock()
 	s := rs.byID[id]

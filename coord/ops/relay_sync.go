@@ -11,7 +11,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// handleRelaySync answers what is new for a relay, when there is something.
+// handleRelaySync answers a relay's long poll for news: when there are some, or after relayWait.
 func (s *Service) handleRelaySync(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RelaySync
 	if err := readRequest(r, &req); err != nil {
@@ -50,7 +50,7 @@ func (s *Service) handleRelaySync(ctx context.Context, c *caller, r *http.Reques
 	}
 }
 
-// noteRelay stores where a relay is, when that changed.
+// noteRelay stores the addresses and the version of a relay if they have changed.
 func (s *Service) noteRelay(ctx context.Context, id string, req *api.RelaySync) error {
 	if err := checkRelayAddrs(req.URLs, req.STUN); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (s *Service) noteRelay(ctx context.Context, id string, req *api.RelaySync) 
 	return err
 }
 
-// updateRelay stores where a relay is.
+// updateRelay stores the addresses and the version of a relay.
 type updateRelay struct{ old, next store.Relay }
 
 func (updateRelay) operation() *Operation { return opRelayUpdate }
@@ -85,23 +85,22 @@ func (c updateRelay) run(tx *Tx) (none struct{}, err error) {
 	return none, tx.relaysChanged()
 }
 
-// relayState returns what a relay does not know yet, and whether that is
-// anything.
-func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelayState, bool) {
+// relayState returns what a relay does not know yet. news reports whether there is anything.
+func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (st *api.RelayState, news bool) {
 	n := s.index.info()
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	rs.heard = s.now()
-	st := &api.RelayState{Instance: rs.instance, Seq: rs.seq}
+	st = &api.RelayState{Instance: rs.instance, Seq: rs.seq}
 	if req.Instance != rs.instance {
 		trust := s.relayTrust()
 		st.Trust = &trust
 	}
 	if req.Instance != rs.instance || req.Ack != rs.seq {
-		clear(rs.sent) // the last answer got lost
+		clear(rs.sent) // the last answer was lost: send everything again
 		rs.names = api.Version{}
 	}
-	st.WantCRL = req.CRL > n.CRLNumber // restored from a backup, with the first answer of its Instance
+	st.WantCRL = req.CRL > n.CRLNumber // this server was restored from a backup: see recall.go
 	if req.CRL < n.CRLNumber {
 		st.CRL = n.CRL
 	}
@@ -121,7 +120,7 @@ func (s *Service) relayState(rs *relaySession, req *api.RelaySync) (*api.RelaySt
 	if names := s.index.namesVersion(); names != rs.names && len(rs.members) > 0 {
 		st.Names, rs.names = names, names
 	}
-	news := st.Trust != nil || st.CRL != nil || len(st.Nodes)+len(st.Gone) > 0 || !st.Names.IsZero()
+	news = st.Trust != nil || st.CRL != nil || len(st.Nodes)+len(st.Gone) > 0 || !st.Names.IsZero()
 	if news {
 		rs.seq++
 		st.Seq = rs.seq

@@ -9,19 +9,19 @@ import (
 	"weft/overlay/cert"
 )
 
-// Standalone relays (package coord/standalone is the other side). They join with a
-// token like devices, are listed in the config of all nodes, and receive from the
-// server revocations and the current versions of the nodes connected to them.
+// Standalone relays run on machines of their own (package coord/standalone). They join with a
+// token like devices, and are listed in the configs of all nodes. The server sends them
+// revocations, and the current versions of the nodes that are connected to them.
 
 const (
-	relayLife   = 90 * 24 * time.Hour // of a certificate; the relay renews it at two thirds
+	relayLife   = 90 * 24 * time.Hour // of a certificate; the relay renews it after two thirds
 	maxRelays   = 64
-	relayWait   = 20 * time.Second // how long a sync waits for something new
-	relaySilent = time.Minute      // without a sync: who it said was online may not be
-	syncNodes   = 1000             // in one answer
+	relayWait   = 20 * time.Second // how long a sync waits for news
+	relaySilent = time.Minute      // after which a relay that sends nothing counts as offline, and so do its nodes
+	syncNodes   = 1000             // nodes in one answer to a sync
 )
 
-// Relays lists the relays that run alone.
+// Relays lists the standalone relays.
 func (s *Service) Relays() []store.Relay { return s.index.allRelays() }
 
 func noRelayHere() *api.Error {
@@ -29,7 +29,7 @@ func noRelayHere() *api.Error {
 		"join it with a token of `weft-server keys create --relay` and an empty --data directory")
 }
 
-// relayLabel is the name of a relay for people.
+// relayLabel returns the name of a relay for people, or its id if the relay is unknown.
 func (s *Service) relayLabel(id string) string {
 	if id == "" || id == s.auth.RelayID() {
 		return relayName
@@ -40,7 +40,7 @@ func (s *Service) relayLabel(id string) string {
 	return id
 }
 
-// Home returns the name of the relay where a node is connected, "" for none.
+// Home returns the name of the relay to which a node is connected, "" for none.
 func (s *Service) Home(node cert.NodeID) string {
 	if st, ok := s.presence.Get(node); ok && st.Online {
 		return s.relayLabel(st.Relay)

@@ -9,10 +9,10 @@ import (
 	"weft/overlay/api"
 )
 
-// handleRenew answers with the node's certificate in force. That is the newest one,
-// until a third of its life is left or something in it has changed; then a new one over
-// the same key. An expired certificate is enough to ask: a device that was off for a
-// year reconnects by itself.
+// handleRenew answers with the node's certificate in force. That is the newest one, until a third
+// of its life is left or something in it has changed; then the server issues a new one for the
+// same key. A node may also ask with an expired certificate, so a device that was off for a year
+// reconnects by itself.
 func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	var req api.RenewRequest
 	if err := readRequest(r, &req); err != nil {
@@ -31,8 +31,8 @@ func (s *Service) handleRenew(ctx context.Context, c *caller, r *http.Request) (
 	return &api.RenewResponse{Certificate: node.Certificate}, nil
 }
 
-// renew returns the node with its certificate in force, which it writes only
-// where there is none.
+// renew returns the node with its certificate in force. It writes to the database only if there
+// is none.
 func (s *Service) renew(ctx context.Context, c *caller, req api.RenewRequest) (node store.Node, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { node, err = r.Node(s.network, c.id); return err })
 	if err != nil || s.inForce(node, s.now()) {
@@ -41,7 +41,7 @@ func (s *Service) renew(ctx context.Context, c *caller, req api.RenewRequest) (n
 	return Do(ctx, s, nodeActor(ctx, c.id.String()), renew{c, req})
 }
 
-// renew gives a device a new certificate, unless it has one in force by now.
+// renew issues a new certificate for a device, unless the device has one in force.
 type renew struct {
 	c   *caller
 	req api.RenewRequest
@@ -60,7 +60,8 @@ func (r renew) run(tx *Tx) (store.Node, error) {
 	if err := s.certify(tx, &node, r.c.key, tx.now, store.Cause{}); err != nil {
 		return node, err
 	}
-	// Others get to see the new certificate, the node itself has it.
+	// Raise only the version that other nodes see: the node itself gets the certificate in the
+	// answer.
 	if node.N, err = tx.Bump(s.network); err != nil {
 		return node, err
 	}
@@ -72,14 +73,14 @@ func (r renew) run(tx *Tx) (store.Node, error) {
 	return node, nil
 }
 
-// expiry is what a renewal changes, for the audit.
+// expiry is the value of the audit record of a renewal.
 type expiry struct {
 	Version string    `json:"version"`
 	Expires time.Time `json:"expires"`
 }
 
-// gone turns "not found" of the caller itself into what it means: it was
-// deleted while the request was on its way.
+// gone turns ErrNotFound about the caller itself into the answer that the device was deleted,
+// which happened after identify.
 func gone(err error) error {
 	if isNotFound(err) {
 		return fail(http.StatusUnauthorized, api.CodeRevoked, "this device was deleted from the network", "join again with a new token: weft logout, then weft up TOKEN")

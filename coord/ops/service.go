@@ -20,17 +20,17 @@ import (
 	"weft/overlay/filelock"
 )
 
-// Relay is the relay in this process, as the service calls it. All methods except Ping
-// and Look return at once.
+// Relay is what the service needs of the relay in this process. All methods except Ping and Look
+// return at once, and all may be called from any goroutine.
 type Relay interface {
-	// Notify says that the versions of one node, or of all (nil), changed.
+	// Notify says that the versions of a node, or of all nodes if node is nil, have changed.
 	Notify(network cert.NetworkID, node *cert.NodeID)
-	// Kick drops a node's connection and refuses new ones.
+	// Kick closes a node's connection. VerifyClient refuses new ones.
 	Kick(network cert.NetworkID, node cert.NodeID)
-	// PushCRL hands a new signed revocation list to the clients, first to
-	// those that exchanged frames with the nodes just revoked.
+	// PushCRL sends a new signed revocation list to the clients, first to those that exchanged
+	// frames with one of the nodes in revoked.
 	PushCRL(network cert.NetworkID, der []byte, revoked []cert.NodeID)
-	// Heard returns when anything last came from a connected node.
+	// Heard returns when something last arrived from a connected node.
 	Heard(network cert.NetworkID, node cert.NodeID) (time.Time, bool)
 	// Traffic returns how many bytes a connected node has sent through the relay since it
 	// connected, and how many were forwarded to it.
@@ -38,8 +38,8 @@ type Relay interface {
 	// Ping measures the round trip to a connected node. It waits for the
 	// answer, until ctx ends.
 	Ping(ctx context.Context, network cert.NetworkID, node cert.NodeID) (time.Duration, error)
-	// Look asks those of nodes that have been silent for a while whether they are
-	// there. It waits for the answers, until ctx ends.
+	// Look pings those of nodes that have been silent for some time. It waits for the answers,
+	// until ctx ends.
 	Look(ctx context.Context, network cert.NetworkID, nodes []cert.NodeID)
 }
 
@@ -61,19 +61,19 @@ type Service struct {
 	ipv6     netip.Prefix
 	suffix   string
 	started  time.Time
-	created  bool   // the network was made by this start
-	found    uint64 // number of the revocation list that was there then
-	// releaseKey returns the public key of the release that the server hands
-	// out, nil for none.
+	created  bool   // the network was made at this start
+	found    uint64 // number of the revocation list at this start
+	// releaseKey returns the public key with which the release that devices get is signed, nil
+	// for none.
 	releaseKey func() []byte
 
 	index    *index
 	presence *presence.Table
 	events   *hub
 	relay    relayHolder
-	relays   *relaySessions // those that run alone
-	ownLoad  relayLoad      // of the relay in this process
-	notify   chan struct{}  // capacity 1: some version changed
+	relays   *relaySessions
+	ownLoad  relayLoad     // of the relay in this process
+	notify   chan struct{} // capacity 1: wakes Run after a version has changed
 	told     changesCache
 	lists    deviceRows
 	hooks    *hooks
@@ -87,50 +87,47 @@ type Service struct {
 	consoleURL atomic.Pointer[string]
 	signIn     atomic.Pointer[store.SignIn]  // replaced by the store's writer goroutine after a commit
 	names      atomic.Pointer[store.DNS]     // replaced by the store's writer goroutine after a commit
-	auditing   atomic.Pointer[AuditSettings] // the same
+	auditing   atomic.Pointer[AuditSettings] // replaced by the store's writer goroutine after a commit
 	keeping    keeping
 	reports    reports
-	measuring  singleflight.Group // round trips, by device
+	measuring  singleflight.Group // measurements of round trips, by device
 
-	// revoked belongs to the store's writer goroutine: nodes deleted in the
-	// batch whose revocation list is about to be pushed.
+	// Only the store's writer goroutine uses the following.
+
+	// revoked are the nodes whose certificates were revoked in the present batch, for PushCRL.
 	revoked []cert.NodeID
-
-	// revocations is what tx.Revoked would return, also of the store's writer goroutine;
-	// nil: unknown.
+	// revocations caches what tx.Revoked would return; nil for unknown.
 	revocations revocations
-
-	// followed is the last change that memory follows.
+	// followed is the number of the last change that follow has applied.
 	followed uint64
-
-	// These too: the highest number of a revocation list that was brought, and
-	// since when the server settles (recall.go).
+	// brought is the highest number of a revocation list that a node sent, and settlesSince when
+	// the server began to settle (recall.go).
 	brought      uint64
 	settlesSince time.Time
 }
 
-// SetReleaseKey says how to find the key of the release that the server hands out.
-// Call it before anybody asks.
+// SetReleaseKey sets the function that returns the public key with which the release that
+// devices get is signed. It must be called before the service is used by others.
 func (s *Service) SetReleaseKey(key func() []byte) { s.releaseKey = key }
 
-// Close ends the service. Requests must have ended before.
+// Close closes the database and releases the data directory. All requests must have ended before.
 func (s *Service) Close() error {
 	err := s.store.Close()
 	s.events.close()
 	return errors.Join(err, filelock.Release(s.lock))
 }
 
-// Network returns the network's row, as memory has it.
+// Network returns the network's row, from memory.
 func (s *Service) Network() store.Network { return s.index.info() }
 
-// Software is the version of weft-server.
+// Software returns the version of weft-server.
 func (s *Service) Software() string { return s.software }
 
-// Created reports whether the network was made by this start.
+// Created reports whether the network was made at this start.
 func (s *Service) Created() bool { return s.created }
 
-// Versions returns what a node should hold: for the relay. Unknown nodes get
-// the zero value.
+// Versions returns the versions that a node should have, for the relay. For an unknown node it
+// returns the zero value.
 func (s *Service) Versions(node cert.NodeID) api.Versions {
 	v, ok := s.index.versions(node)
 	if ok {
@@ -139,8 +136,7 @@ func (s *Service) Versions(node cert.NodeID) api.Versions {
 	return v
 }
 
-// newID returns a short random id for keys and users: 60 bits, no letters
-// that look alike.
+// newID returns a random id of 12 characters (60 bits), without letters that look alike.
 func newID() string {
 	const alphabet = "abcdefghjkmnpqrstuvwxyz23456789x"
 	var b [12]byte

@@ -9,13 +9,11 @@ import (
 	"weft/overlay/cert"
 )
 
-// What the listeners need from the operations: who may use the relay, and what the
-// server shows and counts.
+// What the listeners need of the service.
 
-// VerifyClient says who wants to use the relay: a node of this network that
-// exists, and whether it carries tags. Whether its certificate has expired by this
-// server's clock does not matter, for the same reason as in the node API: peers
-// judge that by weft time.
+// VerifyClient identifies a client of the relay by its certificate: the client must be a node of
+// this network that exists. tagged reports whether it has tags. Whether the certificate has
+// expired by this server's clock does not matter, because peers check that by weft time.
 func (s *Service) VerifyClient(leaf *x509.Certificate) (network cert.NetworkID, id cert.NodeID, tagged bool, err error) {
 	node, err := s.auth.Roots.VerifyNodeAnyTime(leaf.Raw)
 	if err != nil {
@@ -28,14 +26,14 @@ func (s *Service) VerifyClient(leaf *x509.Certificate) (network cert.NetworkID, 
 	return s.network, node.ID, tagged, nil
 }
 
-// Holds notes that a node reported that it holds these versions.
+// Holds records which versions a node has reported to have.
 func (s *Service) Holds(node cert.NodeID, v api.Versions) { s.index.tell(node, v.Config) }
 
-// Leaf returns the certificate that nodes and relays are shown.
+// Leaf returns the server's certificate for connections of nodes and relays.
 func (s *Service) Leaf() (*tls.Certificate, error) { return s.auth.Leaf(s.now()) }
 
-// CloseStreams ends all streams of changes, those of subscribers and of standalone
-// relays, and refuses new ones.
+// CloseStreams ends all subscriptions and answers the waiting syncs of standalone relays. It
+// refuses new subscriptions.
 func (s *Service) CloseStreams() {
 	s.events.close()
 	s.relays.close()
@@ -47,7 +45,7 @@ func (s *Service) CountDevices() (all, online int) {
 	return all, min(s.presence.Online(), all)
 }
 
-// CountRelays returns how many relays run alone, and how many of them are heard of.
+// CountRelays returns the number of standalone relays, and how many of them are online.
 func (s *Service) CountRelays() (all, online int) {
 	for _, r := range s.index.allRelays() {
 		all++
@@ -58,11 +56,11 @@ func (s *Service) CountRelays() (all, online int) {
 	return all, online
 }
 
-// RelayID is the id of the relay in this process.
+// RelayID returns the id of the relay in this process.
 func (s *Service) RelayID() string { return s.auth.RelayID() }
 
 // Online returns the devices that are connected to a relay.
 func (s *Service) Online() []cert.NodeID { return s.presence.Connected() }
 
-// Dir is the data directory.
+// Dir returns the data directory.
 func (s *Service) Dir() string { return s.data }

@@ -13,13 +13,13 @@ import (
 	"weft/coord/store"
 )
 
-// Sessions of browsers. The console makes their tokens, makes and checks the hashes of
-// passwords, and says which session is still good; what is here never sees a password
-// or a token, only their hashes. Codes it checks itself, since each works once. None of
-// it is in the audit.
+// Sessions of browsers. The console makes their tokens, makes and verifies the hashes of
+// passwords, and decides which session is still valid. This package gets only hashes of tokens
+// and passwords. It checks codes itself, because each works only once. None of these secrets is
+// in the audit.
 
-// LinkLife is how long a one-time sign-in link is good, and BrowserLife how long a
-// browser is known in which somebody has signed in.
+// LinkLife is how long a one-time sign-in link is valid, and BrowserLife how long a browser in
+// which somebody has signed in is remembered.
 const (
 	LinkLife    = 24 * time.Hour
 	BrowserLife = 180 * 24 * time.Hour
@@ -32,25 +32,25 @@ func NewToken() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// HashToken is what is stored in a token's place.
+// HashToken returns the hash of a token, which is stored in its place.
 func HashToken(token string) [32]byte { return sha256.Sum256([]byte(token)) }
 
-// LinkPath is the path and query of the one-time sign-in link with this token. Append
-// it to the console's address.
+// LinkPath returns the path and query of the one-time sign-in link with a token. Append it to the
+// console's address.
 func LinkPath(token string) string { return "/welcome?link=" + url.QueryEscape(token) }
 
-// ConsoleActor is a user in the console, at the address from.
+// ConsoleActor returns the actor for a user in the console, at the address from.
 func ConsoleActor(u store.User, from netip.Addr) Actor { return actorOf(u, ViaConsole, from) }
 
-// SessionActor is the user of a session, at the address from.
+// SessionActor returns the actor for the user of a session, at the address from.
 func (s *Service) SessionActor(session store.Session, u store.User, from netip.Addr) Actor {
 	a := ConsoleActor(u, from)
 	a.SignedIn, a.Weak = session.Created, !session.Method.Strong() && s.demandsOf(a.Role)
 	return a
 }
 
-// KnownBrowser reports whether a user (ErrNotFound for none) has signed in before with
-// the browser whose token has this hash.
+// KnownBrowser reports whether a user has signed in before, within BrowserLife, with the browser
+// whose token has this hash.
 func (s *Service) KnownBrowser(ctx context.Context, userID string, hash [32]byte) (known bool, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
 		known, err = r.KnowsBrowser(s.network, userID, hash, s.now().Add(-BrowserLife))
@@ -59,9 +59,9 @@ func (s *Service) KnownBrowser(ctx context.Context, userID string, hash [32]byte
 	return known, err
 }
 
-// Link returns what a one-time sign-in link is for, and does not use it up. Unknown, used
-// and expired links are ErrNotFound. here is the session of the browser where it was opened,
-// zero for none: see checkInvitation.
+// Link returns the one-time sign-in link whose token has this hash, without using it up. It
+// returns ErrNotFound for unknown, used and expired links. here is the hash of the session in the
+// browser that opened the link, zero for none: see checkInvitation.
 func (s *Service) Link(ctx context.Context, hash, here [32]byte) (l store.Link, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) {
 		if l, err = r.Link(s.network, hash, s.now()); err == nil {
@@ -72,29 +72,30 @@ func (s *Service) Link(ctx context.Context, hash, here [32]byte) (l store.Link, 
 	return l, err
 }
 
-// Login returns the user with this name, whose Password is "" when none is set yet.
-// Unknown names are ErrNotFound, in about the same time.
+// Login returns the user with this name; Password is "" if none is set. It returns ErrNotFound
+// for unknown names, after about the same time.
 func (s *Service) Login(ctx context.Context, name string) (u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = r.UserByName(s.network, name); return err })
 	return u, err
 }
 
-// Person returns the user with this id, for who has proved to be it.
+// Person returns the user with an id without authorization, for requests that have proved to come
+// from that user.
 func (s *Service) Person(ctx context.Context, id string) (u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { u, err = r.User(s.network, id); return err })
 	return u, err
 }
 
-// Session returns the session with the token of this hash, and its user: ErrNotFound
-// when it has ended. Whoever has the token may ask. It is called for every request of
-// a browser: an indexed read.
+// Session returns the session whose token has this hash, and its user. It returns ErrNotFound if
+// the session has ended. It needs no authorization, because the token is a secret. The console
+// calls it for every request of a browser.
 func (s *Service) Session(ctx context.Context, hash [32]byte) (session store.Session, u store.User, err error) {
 	err = s.store.Read(ctx, func(r *store.Reader) (err error) { session, u, err = r.Session(s.network, hash); return err })
 	return session, u, err
 }
 
-// TouchSession notes when a session was last used. It is not recorded: looking at a
-// page is no operation.
+// TouchSession stores when a session was last used. There is no audit record, because looking at
+// a page is not an operation.
 func (s *Service) TouchSession(ctx context.Context, hash [32]byte) error {
 	return s.store.Write(ctx, func(tx *store.Tx) error { return tx.TouchSession(s.network, hash, s.now()) })
 }
@@ -158,12 +159,12 @@ func (c EndOtherSessions) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
-// endAll notes that all sessions of a user end, with what it does beside.
+// endAll records that all sessions of a user end. The caller deletes them.
 func (tx *Tx) endAll(u store.User) error {
 	return tx.noteEnds(u, func(store.Session) bool { return true })
 }
 
-// noteEnds is endAll for some sessions.
+// noteEnds is endAll for the sessions for which which returns true.
 func (tx *Tx) noteEnds(u store.User, which func(store.Session) bool) error {
 	list, err := tx.Sessions(tx.s.network, u.ID)
 	for _, session := range list {
@@ -174,22 +175,22 @@ func (tx *Tx) noteEnds(u store.User, which func(store.Session) bool) error {
 	return err
 }
 
-// self reads the actor's user and asks whether it may do this for itself.
+// self reads the actor's user, and returns an error if the actor may not do the operation on it.
 func (tx *Tx) self() (store.User, error) {
 	u, err := tx.User(tx.s.network, tx.actor.UserID)
 	if err != nil {
-		tx.asked = true // there is nobody to be allowed
+		tx.asked = true // without a user there is nothing to authorize
 		return u, About(KindUser, tx.actor.User, err)
 	}
 	return u, tx.may(userTarget(u))
 }
 
-// browser is a session as the audit has it: nothing of its token.
+// browser is the value of audit records about a session. It contains nothing of the token.
 type browser struct {
 	Agent   string       `json:"agent"`
 	Address string       `json:"address,omitempty"`
 	Since   time.Time    `json:"since"`
-	With    store.Method `json:"with,omitempty"` // what it began with
+	With    store.Method `json:"with,omitempty"` // what was proved to begin it
 }
 
 func browserOf(s store.Session) browser {

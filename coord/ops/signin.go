@@ -9,21 +9,21 @@ import (
 
 // NewSession is a session to begin. The browser's address is the actor's.
 type NewSession struct {
-	Hash  [32]byte // of its token, see HashToken
-	Agent string   // what the browser calls itself; anything
-	// Browser is the hash of what the browser is known by from then on.
+	Hash  [32]byte // of its token: see HashToken
+	Agent string   // the browser's User-Agent, which can be any text
+	// Browser is the hash of the token by which the browser is recognized later.
 	Browser [32]byte
 }
 
-// SignIn begins a session of the actor, whose password was checked.
+// SignIn begins a session of the actor, whose password the console has verified.
 type SignIn struct {
-	// Checked is the hash that the password was checked against. If it is no longer the
-	// user's, nobody is signed in.
+	// Checked is the hash with which the password was verified. If it is not the user's hash any
+	// more the sign-in fails.
 	Checked string
-	Code    string // beside it, for who needs one: "" is ErrNeedsCode then
+	Code    string // the second factor, if the user needs one; "" gives ErrNeedsCode
 	Session NewSession
-	// Ends is the session that the browser had before, if it had one. It ends,
-	// whoever's it was: the browser has its token.
+	// Ends is the hash of the session that the browser had before, zero for none. That session
+	// ends, even if it was another user's.
 	Ends [32]byte
 }
 
@@ -47,15 +47,15 @@ func (c SignIn) run(tx *Tx) (store.User, error) {
 	return u, tx.signIn(u, c.Session, with)
 }
 
-// UseLink uses a one-time sign-in link or an invitation up: it sets a password, ends all
-// sessions and other links of the user, and begins a session. Of many at once with one link one
-// does it, the others get ErrNotFound.
+// UseLink uses up a one-time sign-in link or an invitation: it sets a password, ends all sessions
+// and other links of the user, and begins a session. If several requests use the same link, one
+// succeeds and the others get ErrNotFound.
 type UseLink struct {
 	Link     [32]byte // hash of its token
-	Code     string   // as in SignIn: a link is no way around it
-	Password string   // hash of the new one
-	// Passkey is what somebody who was invited takes in place of a password; nil for none.
-	// Its Session is not used.
+	Code     string   // as in SignIn: a link does not replace the second factor
+	Password string   // hash of the new password
+	// Passkey is a passkey that an invited person sets up instead of a password; nil for none.
+	// Its field Session is not used.
 	Passkey *AddPasskey
 	Session NewSession
 	Ends    [32]byte // as in SignIn
@@ -99,7 +99,7 @@ func (c UseLink) run(tx *Tx) (store.User, error) {
 		return u, tx.signIn(u, c.Session, with)
 	}
 	if !l.Invites {
-		return u, Invalid("a sign-in link sets a password")
+		return u, Invalid("a sign-in link can set only a password, not a passkey")
 	}
 	p, err := tx.storePasskey(u, *c.Passkey)
 	if err != nil {
@@ -109,7 +109,7 @@ func (c UseLink) run(tx *Tx) (store.User, error) {
 	return u, tx.signIn(u, c.Session, with.With(store.AndPasskey))
 }
 
-// endFormer ends the session that a browser has before it gets another one.
+// endFormer ends the session that a browser had before, if it had one.
 func (tx *Tx) endFormer(hash [32]byte) error {
 	session, u, err := tx.Session(tx.s.network, hash)
 	if isNotFound(err) {
@@ -140,7 +140,7 @@ func (tx *Tx) newSession(u store.User, n NewSession, with store.Method) (store.S
 	return session, tx.putSession(u, session, n)
 }
 
-// sessionOf is a session that begins now.
+// sessionOf returns a session that begins now.
 func (tx *Tx) sessionOf(u store.User, n NewSession, with store.Method) store.Session {
 	now := tx.now.UTC().Truncate(time.Second)
 	session := store.Session{Hash: n.Hash, UserID: u.ID, Created: now, Seen: now, Agent: printable(n.Agent, 200), Method: with}
@@ -150,8 +150,8 @@ func (tx *Tx) sessionOf(u store.User, n NewSession, with store.Method) store.Ses
 	return session
 }
 
-// putSession stores a session, in a browser that is known from then on. The oldest ones
-// of the user end when there are too many.
+// putSession stores a session, and that the user knows the browser. If the user has too many
+// sessions the least recently used ones end.
 func (tx *Tx) putSession(u store.User, session store.Session, n NewSession) error {
 	if n.Browser != [32]byte{} {
 		if err := tx.KnowBrowser(tx.s.network, session.UserID, n.Browser, tx.now); err != nil {
@@ -159,13 +159,13 @@ func (tx *Tx) putSession(u store.User, session store.Session, n NewSession) erro
 		}
 	}
 	ended, err := tx.CreateSession(tx.s.network, session)
-	for _, old := range ended { // one person has so many at most
+	for _, old := range ended {
 		tx.note(opSignOut, userTarget(u), browserOf(old), nil)
 	}
 	return err
 }
 
-// ownSession finds the session in which a user does something.
+// ownSession returns a session of the user, ErrNotFound if it is another user's.
 func (tx *Tx) ownSession(u store.User, hash [32]byte) (store.Session, error) {
 	session, owner, err := tx.Session(tx.s.network, hash)
 	if err == nil && owner.ID != u.ID {
@@ -177,7 +177,7 @@ func (tx *Tx) ownSession(u store.User, hash [32]byte) (store.Session, error) {
 	return session, nil
 }
 
-// replaceSession goes on with a session under another token.
+// replaceSession gives a session another token.
 func (tx *Tx) replaceSession(u store.User, session store.Session, n NewSession) error {
 	if err := tx.DeleteSession(tx.s.network, session.UserID, session.Hash); err != nil && !isNotFound(err) {
 		return err
@@ -186,7 +186,8 @@ func (tx *Tx) replaceSession(u store.User, session store.Session, n NewSession) 
 	return tx.putSession(u, session, n)
 }
 
-// setPassword gives a user a password. Whoever knew another one is a stranger again.
+// setPassword sets a user's password, and forgets the user's browsers, because somebody else may
+// have signed in there with the old one.
 func (tx *Tx) setPassword(u store.User, hash string) error {
 	if err := tx.ForgetBrowsers(tx.s.network, u.ID); err != nil {
 		return err

@@ -13,10 +13,10 @@ import (
 	"weft/coord/store"
 )
 
-// noAddr is of an actor that is made up to ask what a user may.
+// noAddr is the address of an actor that is made only to find out what a user may do.
 var noAddr netip.Addr
 
-// SignInSettings returns what the network demands of who signs in.
+// SignInSettings returns what the network demands of people who sign in.
 func (s *Service) SignInSettings(a Actor) (store.SignIn, error) {
 	if err := opSignInRead.authorize(a, target{}); err != nil {
 		return store.SignIn{}, err
@@ -24,17 +24,18 @@ func (s *Service) SignInSettings(a Actor) (store.SignIn, error) {
 	return *s.signIn.Load(), nil
 }
 
-// demandsOf reports whether the network wants more than a password of a role.
+// demandsOf reports whether the network demands a second factor of a role.
 func (s *Service) demandsOf(r Role) bool {
 	return s.signIn.Load().Demanded && (r == RoleOwner || r == RoleAdmin || r == RoleOperator)
 }
 
-// SetSignIn changes what the network demands of who signs in, and of devices. nil leaves what is.
+// SetSignIn changes what the network demands of people who sign in, and of devices. Fields that
+// are nil change nothing.
 type SetSignIn struct {
-	Match         []string `json:"-"` // the revisions that it may change (SignInRevision); nil for any
-	Demanded      *bool    `json:"second_factor_demanded,omitempty" doc:"operators, admins and owners need a passkey, or a code with the password: who has none sets it up at the next sign-in"`
-	DeviceDays    *int     `json:"device_days,omitempty" minimum:"0" maximum:"365" doc:"every so many days, 1 to 365, a device without tags has to be signed in again by the person whose it is, or it reaches nothing; 0: never; a shorter period begins now for all"`
-	PasskeyDomain *string  `json:"passkey_domain,omitempty" doc:"the domain that passkeys are for, such as example.org: the console has to be at a name that is it or below it; passkeys that were made for another one do not work any more"`
+	Match         []string `json:"-"` // SignInRevision must be one of these; nil for any
+	Demanded      *bool    `json:"second_factor_demanded,omitempty" doc:"operators, admins and owners need a passkey, or a code in addition to the password; people who have none set one up at their next sign-in"`
+	DeviceDays    *int     `json:"device_days,omitempty" minimum:"0" maximum:"365" doc:"days, 1 to 365, after which the owner of a device without tags has to sign it in again, or it reaches nothing; 0 for never; a shorter period begins now for all devices"`
+	PasskeyDomain *string  `json:"passkey_domain,omitempty" doc:"the domain for which passkeys are, such as example.org: the console's host name has to be this domain or below it; passkeys that were made for another domain do not work any more"`
 }
 
 func (SetSignIn) operation() *Operation { return opSignInSet }
@@ -48,7 +49,7 @@ func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
 		return old, err
 	}
 	if err := matches(c.Match, SignInRevision(old)); err != nil {
-		return old, fmt.Errorf("what is demanded of who signs in: %w", err)
+		return old, fmt.Errorf("sign-in settings: %w", err)
 	}
 	now := old
 	if c.Demanded != nil {
@@ -57,7 +58,7 @@ func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
 	if c.PasskeyDomain != nil {
 		now.PasskeyDomain = strings.ToLower(*c.PasskeyDomain)
 		if d := now.PasskeyDomain; len(d) > 253 || !suffixPattern.MatchString(d) || !strings.Contains(d, ".") {
-			return old, Invalid("domain %q of passkeys: want a name in DNS such as example.org", printable(*c.PasskeyDomain, 64))
+			return old, Invalid("passkey domain %q: want a DNS name such as example.org", printable(*c.PasskeyDomain, 64))
 		}
 	}
 	if c.DeviceDays != nil {
@@ -68,7 +69,7 @@ func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
 		case now.DeviceDays == 0:
 			now.DeviceFrom = nil
 		case old.DeviceDays == 0 || now.DeviceDays < old.DeviceDays:
-			now.DeviceFrom = orNil(tx.now) // nobody is overdue at once
+			now.DeviceFrom = orNil(tx.now) // so that no device is overdue at once
 		}
 	}
 	if old == now {
@@ -81,23 +82,23 @@ func (c SetSignIn) run(tx *Tx) (store.SignIn, error) {
 		if _, err := tx.judgeSignIns(now, math.MaxInt32); err != nil {
 			return old, err
 		}
-		if err := tx.configChanged(); err != nil { // each is told when it is due
+		if err := tx.configChanged(); err != nil { // each device learns from its config when it is due
 			return old, err
 		}
 	}
 	orphans, err := tx.OtherPasskeys(tx.s.network, now.PasskeyDomain)
 	if orphans > 0 && old.PasskeyDomain != now.PasskeyDomain {
 		tx.After(func() {
-			tx.s.log.Warn("passkeys are for another domain now, and those of before do not work any more", "domain", now.PasskeyDomain, "before", old.PasskeyDomain, "passkeys", orphans)
+			tx.s.log.Warn("passkeys are for another domain now; passkeys for the old domain do not work any more", "domain", now.PasskeyDomain, "before", old.PasskeyDomain, "passkeys", orphans)
 		})
 	}
 	return now, err
 }
 
-// changeSignIn stores what is demanded, and has memory follow.
+// changeSignIn stores the sign-in settings, and notes the change for the audit and for follow.
 func (tx *Tx) changeSignIn(o *Operation, old, now store.SignIn) error {
 	if err := tx.SetSignIn(tx.s.network, now); err != nil {
-		return fmt.Errorf("set what is demanded: %w", err)
+		return fmt.Errorf("store the sign-in settings: %w", err)
 	}
 	n, err := tx.Bump(tx.s.network)
 	if err != nil {
@@ -108,7 +109,7 @@ func (tx *Tx) changeSignIn(o *Operation, old, now store.SignIn) error {
 	return nil
 }
 
-// loadSignIn reads it at the start.
+// loadSignIn reads the sign-in settings into memory at the start.
 func (s *Service) loadSignIn(ctx context.Context) error {
 	return s.store.Read(ctx, func(r *store.Reader) error {
 		now, err := r.SignIn(s.network)
@@ -117,17 +118,17 @@ func (s *Service) loadSignIn(ctx context.Context) error {
 	})
 }
 
-// SignInRevision says which revision of what is demanded this is.
+// SignInRevision returns a hash of the sign-in settings, for SetSignIn.Match.
 func SignInRevision(s store.SignIn) string { return jsonRevision(s) }
 
-// ProviderRevision says which revision of a provider this is, its secret included.
+// ProviderRevision returns a hash of a provider and its secret, for SetProvider.Match.
 func ProviderRevision(p store.Provider) string { return jsonRevision([]any{p, p.Secret}) }
 
-// jsonRevision is another word for whatever is another value in JSON.
+// jsonRevision returns a hash of a value's JSON.
 func jsonRevision(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return "" // they consist of texts and times
+		return "" // cannot happen: the values consist of texts and times
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8])

@@ -15,8 +15,8 @@ type Software struct {
 	Devices int
 }
 
-// SoftwareInUse counts the devices that the actor may see by the version of weft that they
-// last reported, the most first.
+// SoftwareInUse counts the devices that the actor may see by the version of weft that they last
+// reported. The version of most devices comes first.
 func (s *Service) SoftwareInUse(ctx context.Context, a Actor) ([]Software, error) {
 	if err := opDeviceRead.asks(a); err != nil {
 		return nil, err
@@ -44,5 +44,5 @@ func (s *Service) SoftwareInUse(ctx context.Context, a Actor) ([]Software, error
 	return list, err
 }
 
-// Started is when this process opened the data directory.
+// Started returns when this process opened the data directory.
 func (s *Service) Started() time.Time { return s.started }

@@ -8,11 +8,10 @@ import (
 	"weft/coord/policy"
 )
 
-// mayTag says whether the actor may give these tags to devices, or take them away: what a
-// device may do hangs on its tags. Owners and admins may, and the tagOwners of the policy.
-// Operators may give tags of which the policy says nothing, as they did before there were
-// tagOwners; those that are limited to tags may always give these. Nobody else gives a tag
-// that has no owners.
+// mayTag returns nil if the actor may give these tags to devices and remove them, which changes
+// what the devices may do. Owners and admins may, and so may those whom the policy's tagOwners
+// list for a tag. Operators may give tags that tagOwners do not list, as before there were
+// tagOwners; operators who are limited to tags may give exactly these tags.
 func (tx *Tx) mayTag(tags []string) error {
 	a := tx.actor
 	if len(tags) == 0 || a.Via == ViaSystem || a.Role == RoleOwner || a.Role == RoleAdmin {
@@ -40,9 +39,9 @@ func (tx *Tx) mayTag(tags []string) error {
 		if list := p.TagOwners[tag]; len(list) > 0 && opPolicyRead.asks(a) == nil {
 			who += " and " + strings.Join(list[:min(len(list), 10)], ", ")
 		} else if len(list) > 0 {
-			who += " and whom the policy lists"
+			who += " and those whom the policy lists"
 		}
-		return fmt.Errorf("%s: %s may give or take the tag %s; owners and admins can add you in the policy, under tagOwners: %w", tx.op.Name, who, tag, ErrForbidden)
+		return fmt.Errorf("%s: %s may give or remove the tag %s; owners and admins can add you to the policy, under tagOwners: %w", tx.op.Name, who, tag, ErrForbidden)
 	}
 	return nil
 }

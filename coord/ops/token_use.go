@@ -12,23 +12,23 @@ import (
 	"weft/coord/store"
 )
 
-// The times and addresses of the uses of tokens are collected in memory and written
-// once a minute, so that a request costs no write. The audit records the first use of a
-// token, and each address from which it was not used before.
+// When and from which addresses API tokens are used is collected in memory and written once a
+// minute, so that a request does not cost a write. The audit records the first use of a token,
+// and its first use from each address.
 
-// maxTokenAddrs is how many addresses are known of a token, and how many new ones a
-// minute has; of more the last ones.
+// maxTokenAddrs is how many addresses are remembered for a token, and how many new ones are
+// collected in a minute. If there are more, the latest ones are kept.
 const maxTokenAddrs = 16
 
-// tokenUses are those of the last minute.
+// tokenUses are the uses that have not been written yet.
 type tokenUses struct {
 	mu   sync.Mutex          // guards the following
-	uses map[string]tokenUse // by token id; there are no others than those of live tokens
+	uses map[string]tokenUse // by token id, of valid tokens only
 }
 
 type tokenUse struct {
 	at   time.Time
-	from []string // the last one first
+	from []string // the latest address first
 }
 
 func (u *tokenUses) add(t store.Token, now time.Time, from netip.Addr) {
@@ -47,7 +47,7 @@ func (u *tokenUses) add(t store.Token, now time.Time, from netip.Addr) {
 	u.uses[t.ID] = use
 }
 
-// with is a token as it was used last.
+// with returns a token with the uses that have not been written yet.
 func (u *tokenUses) with(t store.Token) store.Token {
 	u.mu.Lock()
 	use, ok := u.uses[t.ID]
@@ -62,7 +62,7 @@ func (u *tokenUses) with(t store.Token) store.Token {
 	return t
 }
 
-// addrsOf is both lists in one, each address once.
+// addrsOf joins two lists of addresses without duplicates, at most maxTokenAddrs.
 func addrsOf(last, before []string) []string {
 	all := slices.Clone(last)
 	for _, a := range before {
@@ -73,7 +73,7 @@ func addrsOf(last, before []string) []string {
 	return all[:min(len(all), maxTokenAddrs)]
 }
 
-// flushTokenUses writes what was gathered.
+// flushTokenUses writes the collected uses.
 func (s *Service) flushTokenUses(ctx context.Context) error {
 	s.uses.mu.Lock()
 	uses := s.uses.uses
@@ -83,7 +83,7 @@ func (s *Service) flushTokenUses(ctx context.Context) error {
 		return nil
 	}
 	_, err := Do(ctx, s, System(), noteTokenUses{uses})
-	if err != nil { // the next time, then
+	if err != nil { // put the uses back for the next time
 		s.uses.mu.Lock()
 		defer s.uses.mu.Unlock()
 		for id, now := range s.uses.uses {
@@ -95,7 +95,7 @@ func (s *Service) flushTokenUses(ctx context.Context) error {
 	return err
 }
 
-// noteTokenUses records uses of tokens.
+// noteTokenUses stores uses of tokens, and records new ones in the audit.
 type noteTokenUses struct{ uses map[string]tokenUse }
 
 func (noteTokenUses) operation() *Operation { return opTokenUse }
@@ -117,7 +117,7 @@ func (c noteTokenUses) run(tx *Tx) (none struct{}, err error) {
 		}
 		for _, a := range slices.Backward(use.from) {
 			if !slices.Contains(t.From, a) {
-				from, _ := netip.ParseAddr(a) // it was one
+				from, _ := netip.ParseAddr(a) // a was made from an address
 				tx.Note(record{actor: Actor{UserID: t.UserID, User: t.User, Via: ViaAPI, From: from}, op: opTokenUse.Name, target: tokenTarget(t), at: use.at, after: tokenUsed{First: t.Used == nil}})
 				used := use.at
 				t.Used = &used
@@ -130,7 +130,7 @@ func (c noteTokenUses) run(tx *Tx) (none struct{}, err error) {
 	return none, nil
 }
 
-// tokenUsed is a token's use in the audit.
+// tokenUsed is the value of the audit record of a token's use.
 type tokenUsed struct {
-	First bool `json:"first"` // it was never used before; else not from this address
+	First bool `json:"first"` // this is the first use at all; otherwise the first from this address
 }

@@ -12,33 +12,34 @@ import (
 	"weft/overlay/cert"
 )
 
-// Life of a token of the API.
+// How long API tokens are valid, and how many there can be.
 const (
 	DefaultTokenLife = 90 * 24 * time.Hour
 	maxTokenLife     = 366 * 24 * time.Hour
-	maxLiveTokens    = 50                  // of one service
-	tokenKeep        = 90 * 24 * time.Hour // how long one that ended is listed
+	maxLiveTokens    = 50                  // valid tokens of one service
+	tokenKeep        = 90 * 24 * time.Hour // how long a token is listed after it has ended
 )
 
 // ErrUnauthorized refuses a request whose token is unknown, revoked or expired.
 var ErrUnauthorized = errors.New("not signed in")
 
-// CreateToken makes a token of a service. The zero value of Life is 90 days.
+// CreateToken makes an API token for a service.
 type CreateToken struct {
 	User        string        `json:"user" required:"true" doc:"the service: name or id"`
-	Description string        `json:"description,omitempty" doc:"for people: what uses it, and where; at most 100 bytes"`
-	Life        time.Duration `json:"-"` // 1 minute to 366 days
-	Endless     bool          `json:"endless,omitempty" doc:"it does not expire; revoke it when it is not needed any more"`
+	Description string        `json:"description,omitempty" doc:"for people: which program uses the token, and where; at most 100 bytes"`
+	Life        time.Duration `json:"-"` // 1 minute to 366 days; 0 for 90 days
+	Endless     bool          `json:"endless,omitempty" doc:"the token does not expire; revoke it when it is not needed any more"`
 }
 
-// TokenCreated is a new token. Only this answer contains it; the server stores a hash.
+// TokenCreated is a new API token. Only this answer contains it; the server stores a hash.
 type TokenCreated struct {
 	ID      string     `json:"id"`
 	User    string     `json:"user"`
 	Token   string     `json:"token"`
-	Expires *time.Time `json:"expires"` // nil: it does not
+	Expires *time.Time `json:"expires"` // nil if it does not expire
 }
 
+// Made implements maker.
 func (t TokenCreated) Made() string { return "the token " + t.ID }
 
 func (CreateToken) operation() *Operation { return opTokenCreate }
@@ -64,7 +65,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	case u.Kind != store.Service:
 		return none, Invalid("%s is a person; tokens are for services: create one first (weft-server users create NAME --service)", u.Name)
 	case !c.Endless && (c.Life < minKeyLife || c.Life > maxTokenLife):
-		return none, Invalid("a token can be used for 1 minute to 366 days, not %s, or without an end (--expires never)", spanText(c.Life))
+		return none, Invalid("a token can be valid for 1 minute to 366 days, not %s, or without an end (--expires never)", spanText(c.Life))
 	}
 	others, err := tx.Tokens(tx.s.network, u.ID)
 	if err != nil {
@@ -86,7 +87,7 @@ func (c CreateToken) run(tx *Tx) (none TokenCreated, err error) {
 	return TokenCreated{ID: t.ID, User: u.Name, Token: word, Expires: t.Expires}, nil
 }
 
-// makerName is the name of the user who asks, "" for root and the server.
+// makerName returns the name of the actor's user, "" for root and the server.
 func (tx *Tx) makerName() string {
 	if tx.actor.UserID == "" {
 		return ""
@@ -98,7 +99,7 @@ func tokenTarget(t store.Token) target {
 	return target{kind: "token", id: t.ID, name: t.Description, owner: t.UserID}
 }
 
-// RevokeToken makes a token useless at once. One that was revoked before stays so.
+// RevokeToken makes an API token unusable at once. Revoking a token again changes nothing.
 type RevokeToken struct{ ID string }
 
 func (RevokeToken) operation() *Operation { return opTokenRevoke }
@@ -126,8 +127,8 @@ func (c RevokeToken) run(tx *Tx) (store.Token, error) {
 	return t, nil
 }
 
-// Tokens lists the tokens that an actor may see, newest first, of one service or ("")
-// of all. The list is not nil.
+// Tokens lists the API tokens that an actor may see, newest first: those of one service, or of
+// all services if user is "". The list is not nil.
 func (s *Service) Tokens(ctx context.Context, a Actor, user string) ([]store.Token, error) {
 	list := []store.Token{}
 	if err := opTokenRead.asks(a); err != nil {
@@ -153,9 +154,9 @@ func (s *Service) Tokens(ctx context.Context, a Actor, user string) ([]store.Tok
 	return list, err
 }
 
-// Authenticate returns the actor for a token of the API that was sent from the address
-// from. It returns ErrUnauthorized for a token that is unknown, revoked or expired. It
-// counts refusals for the audit, and notes the use of the token.
+// Authenticate returns the actor for an API token that was sent from the address from. It returns
+// ErrUnauthorized for a token that is unknown, revoked, suspended or expired. It counts refusals
+// for the audit, and records the use of the token.
 func (s *Service) Authenticate(ctx context.Context, token string, from netip.Addr) (Actor, error) {
 	var t store.Token
 	var u store.User
@@ -183,13 +184,13 @@ func (s *Service) Authenticate(ctx context.Context, token string, from netip.Add
 	return a, nil
 }
 
-// RefusedToken counts a request to the API that was refused before its token was
-// checked. why is a few words that contain nothing from the request.
+// RefusedToken counts a request to the API that was refused before its token was checked. why
+// gives the reason in a few words, and must not contain anything from the request.
 func (s *Service) RefusedToken(from netip.Addr, why string) {
 	s.refusals.add(s.now(), Actor{Via: ViaAPI, From: from}, opTokenUse, target{}, why)
 }
 
-// ended says why a token cannot be used any more.
+// ended returns nil if a token can be used, or an error that says why not.
 func ended(t store.Token, now time.Time) error {
 	switch {
 	case t.Suspended:
@@ -202,7 +203,7 @@ func ended(t store.Token, now time.Time) error {
 	return nil
 }
 
-// whoIs says of whom a token depends.
+// whoIs names the users whose suspension makes a token unusable.
 func whoIs(t store.Token) string {
 	if t.Maker == "" {
 		return t.User

@@ -14,11 +14,11 @@ import (
 )
 
 // Codes that change every 30 seconds (TOTP, RFC 6238), with the parameters that every
-// program for them has: HMAC-SHA-1, six digits. In FIPS mode, whose module has no SHA-1,
-// they are made with HMAC-SHA-256, which most programs have, and those from before are
-// refused; the length of a secret says which it is for. It is a function of ten lines,
-// and what is checked here needs to know which step a code was of, so that none is taken
-// twice.
+// authenticator app supports: HMAC-SHA-1 and six digits. The FIPS module has no SHA-1, so in FIPS
+// mode new codes use HMAC-SHA-256, which most apps support, and codes that were set up before are
+// refused. The length of the secret says which of the two a code uses. There is no library for
+// this because it is short, and because the caller has to know the step of a code, so that no
+// code is accepted twice.
 
 const (
 	totpPeriod = 30 // seconds
@@ -32,7 +32,7 @@ var base32Plain = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 func totpStep(t time.Time) int64 { return t.Unix() / totpPeriod }
 
-// totpCode is the code of a step.
+// totpCode returns the code of a step.
 func totpCode(secret []byte, step int64) string {
 	sum := sha1.New
 	if TOTPSHA256(secret) {
@@ -45,8 +45,9 @@ func totpCode(secret []byte, step int64) string {
 	return fmt.Sprintf("%06d", binary.BigEndian.Uint32(b[i:])&0x7fffffff%1_000_000)
 }
 
-// matchTOTP finds the step that a code is of, around now and after the last one that
-// was used. approved is of FIPS mode, which takes none of secrets from before.
+// matchTOTP returns the step, around now and after last, whose code this is. last is the last
+// step of which a code was used. approved says that FIPS mode is on: then codes with HMAC-SHA-1
+// do not match.
 func matchTOTP(approved bool, secret []byte, code string, now time.Time, last int64) (step int64, ok bool) {
 	if approved && !TOTPSHA256(secret) {
 		return 0, false
@@ -59,14 +60,15 @@ func matchTOTP(approved bool, secret []byte, code string, now time.Time, last in
 	return step, ok
 }
 
-// TOTPSHA256 reports whether codes of a secret are made with SHA-256: a program that the
-// secret is typed into has to be told.
+// TOTPSHA256 reports whether the codes of a secret use SHA-256. People who type the secret into
+// an app have to set that there.
 func TOTPSHA256(secret []byte) bool { return len(secret) == totpSecret256 }
 
-// TOTPText is a secret as people type it, and TOTPURL as programs for codes scan it.
+// TOTPText returns a secret in the form that people type into an authenticator app.
 func TOTPText(secret []byte) string { return base32Plain.EncodeToString(secret) }
 
-// TOTPURL is the address in the QR code: user at network (its suffix).
+// TOTPURL returns the content of the QR code that authenticator apps scan. It names the user and
+// the network, by its suffix.
 func TOTPURL(secret []byte, user, network string) string {
 	q := url.Values{"secret": {TOTPText(secret)}, "issuer": {"weft"}}
 	if TOTPSHA256(secret) {

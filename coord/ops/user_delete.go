@@ -7,27 +7,27 @@ import (
 	"weft/coord/store"
 )
 
-// DeleteUser deletes a user, by name or id. It is signed out everywhere, its tokens end,
-// and those that it made for others, and keys, are revoked. While it owns devices or keys
-// that is refused with ErrTaken, unless it says what becomes of them. Nobody gets the name
-// again.
+// DeleteUser deletes a user, by name or id. The user is signed out everywhere, and the user's
+// tokens end; tokens and keys that the user made for others are revoked. If the user owns devices
+// or keys, the command has to say what happens to them, or it is refused with ErrTaken. No user
+// can get the name again.
 type DeleteUser struct {
 	Name string
-	// DevicesTo is who gets the devices, by name: they get new certificates. The keys are
-	// revoked, since whoever has their tokens would join as that user.
+	// DevicesTo is the name of the user who gets the devices, which then get new certificates.
+	// The keys are revoked, because devices that join with them would become that user's.
 	DevicesTo string
-	// DeleteDevices deletes them, and the keys.
+	// DeleteDevices deletes the devices and the keys.
 	DeleteDevices bool
 }
 
 func (DeleteUser) operation() *Operation { return opUserDelete }
 
-// UserDeleted is a user that is no more.
+// UserDeleted is a user that was deleted.
 type UserDeleted struct {
 	store.User
-	Devices  int      `json:"devices"`  // that were handed over or deleted
-	Keys     int      `json:"keys"`     // that were revoked or deleted
-	Warnings []string `json:"warnings"` // where the policy still names it
+	Devices  int      `json:"devices"`  // how many were handed over or deleted
+	Keys     int      `json:"keys"`     // how many were revoked or deleted
+	Warnings []string `json:"warnings"` // rules of the policy that still name the user
 }
 
 func (c DeleteUser) run(tx *Tx) (UserDeleted, error) {
@@ -45,7 +45,7 @@ func (c DeleteUser) run(tx *Tx) (UserDeleted, error) {
 	}
 	switch {
 	case c.DevicesTo != "" && c.DeleteDevices:
-		return out, Invalid("the devices of %s are either handed over or deleted", u.Name)
+		return out, Invalid("the devices of %s can be handed over or deleted, but not both", u.Name)
 	case out.Devices+out.Keys == 0:
 	case c.DevicesTo != "":
 		err = tx.handOverDevices(u, c.DevicesTo)
@@ -116,7 +116,7 @@ func (tx *Tx) handOverDevices(u store.User, to string) error {
 		return About(KindUser, to, err)
 	}
 	if other.ID == u.ID {
-		return Invalid("%s is deleted and cannot keep the devices", u.Name)
+		return Invalid("%s is the user to be deleted and cannot keep the devices", u.Name)
 	}
 	ids, err := tx.NodesOf(tx.s.network, u.ID)
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"weft/coord/store"
 )
 
-// ErrSuspended refuses whatever somebody does who is suspended.
+// ErrSuspended refuses everything that a suspended user does.
 var ErrSuspended = errors.New("suspended: an owner or an admin of the network has to resume this account")
 
-// SuspendUser has a user, by name or id, do nothing until it is resumed. Its sessions and
-// sign-in links end. Its tokens and keys, and those that it made for others, are refused.
-// Its devices without tags reach nothing; who may reach them still does. Devices with tags
-// act as those, and go on.
+// SuspendUser suspends a user, by name or id, until the user is resumed. The user's sessions and
+// sign-in links end. The user's tokens and keys, and those that the user made for others, are
+// refused. The user's devices without tags reach nothing, but can be reached as before. Devices
+// with tags do not act for the user, and work as before.
 type SuspendUser struct{ Name string }
 
 func (SuspendUser) operation() *Operation { return opUserSuspend }
@@ -36,7 +36,8 @@ func (c SuspendUser) run(tx *Tx) (store.User, error) {
 	return u, tx.setSuspended(&u, tx.now)
 }
 
-// ResumeUser ends a suspension. What ended with it stays so: the user signs in anew.
+// ResumeUser ends a suspension. Sessions and links that it ended do not come back, so the user
+// has to sign in again.
 type ResumeUser struct{ Name string }
 
 func (ResumeUser) operation() *Operation { return opUserResume }
@@ -62,7 +63,8 @@ func (tx *Tx) setSuspended(u *store.User, since time.Time) error {
 	return tx.peopleChanged()
 }
 
-// peopleChanged has memory and nodes follow a change of people that rules are about.
+// peopleChanged makes all nodes fetch their rules after a change of people about whom there are
+// rules.
 func (tx *Tx) peopleChanged() error {
 	n, err := tx.Network()
 	if err == nil {
@@ -71,8 +73,8 @@ func (tx *Tx) peopleChanged() error {
 	return err
 }
 
-// nameTags has nodes fetch their rules if those name each tag, and a device has the first of
-// one.
+// nameTags makes nodes fetch their rules if the rules have to name each tag, and one of tags is
+// new in the network.
 func (tx *Tx) nameTags(tags []string) error {
 	if len(tags) == 0 || !tx.s.index.namesEach(tags) {
 		return nil
@@ -80,10 +82,10 @@ func (tx *Tx) nameTags(tags []string) error {
 	return tx.configChanged()
 }
 
-// active refuses somebody who is suspended.
+// active returns an error if a user is suspended.
 func active(u store.User) error {
 	if u.Suspended == nil {
 		return nil
 	}
-	return fmt.Errorf("%s is suspended since %s: %w", u.Name, u.Suspended.UTC().Format(time.DateOnly), ErrSuspended)
+	return fmt.Errorf("%s has been suspended since %s: %w", u.Name, u.Suspended.UTC().Format(time.DateOnly), ErrSuspended)
 }

@@ -12,8 +12,8 @@ import (
 	"weft/overlay/cert"
 )
 
-// CreateLink makes a one-time sign-in link for a user ("" for the network's owner). It
-// is stored as a hash.
+// CreateLink makes a one-time sign-in link for a user ("" for the network's owner). Only a hash
+// of its token is stored.
 type CreateLink struct{ User string }
 
 func (CreateLink) operation() *Operation { return opUserLink }
@@ -22,7 +22,7 @@ func (CreateLink) operation() *Operation { return opUserLink }
 func (c CreateLink) run(tx *Tx) (string, error) {
 	var u store.User
 	var err error
-	if tx.actor.UserID != "" { // who may make none is not told either whether there is such a user
+	if tx.actor.UserID != "" { // do not reveal whether there is such a user to actors who may not make links
 		err = tx.op.asks(tx.actor)
 	}
 	if err == nil {
@@ -53,11 +53,11 @@ func userTarget(u store.User) target {
 	return target{kind: "user", id: u.ID, name: u.Name, owner: u.ID}
 }
 
-// CreateUser makes a user: a person, or a service, that may do what its role says.
+// CreateUser makes a user, who is a person or a service.
 type CreateUser struct {
 	Name    string   `json:"name"`
 	Service bool     `json:"service,omitempty" doc:"true for a program, which uses the API with tokens; false for a person"`
-	Role    Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member" doc:"owner: everything, which only an owner can give; admin: everything but what only the owner may, such as backups and sign-in links; operator: devices and keys of everybody; auditor: read everything; member: only its own devices and keys; member if not given"`
+	Role    Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member" doc:"owner: everything, which only an owner can give; admin: everything but what only the owner may, such as backups and sign-in links; operator: devices and keys of everybody; auditor: read everything; member: only the user's own devices and keys; member if not given"`
 	Tags    []string `json:"tags,omitempty" doc:"if given, the role covers only devices and keys with one of these tags"`
 	// DisplayName is for people to read.
 	DisplayName string `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes"`
@@ -98,7 +98,7 @@ func (tx *Tx) makeUser(u store.User) error {
 	err := tx.Tx.CreateUser(tx.s.network, u)
 	if errors.Is(err, ErrTaken) {
 		if used, e := tx.NameUsed(tx.s.network, u.Name); e == nil && used {
-			return inTheWay("user %s: somebody who was deleted had this name, and certificates may still carry it; take another one", u.Name)
+			return inTheWay("user %s: a deleted user had this name, and certificates may still contain it; choose another one", u.Name)
 		}
 		return About(KindUser, u.Name, ErrTaken)
 	}
@@ -111,7 +111,7 @@ func (tx *Tx) makeUser(u store.User) error {
 	return tx.userChanged(u)
 }
 
-// configChanged has all nodes fetch their config.
+// configChanged makes all nodes fetch their config.
 func (tx *Tx) configChanged() error {
 	n, err := tx.BumpConfig(tx.s.network)
 	if err == nil {
@@ -120,20 +120,20 @@ func (tx *Tx) configChanged() error {
 	return err
 }
 
-// EditUser changes what a user, by name or id, may do, and what it is called.
+// EditUser changes the role, tags, display name and groups of a user, by name or id.
 type EditUser struct {
 	Name        string    `json:"-"`
-	Match       []string  `json:"-"` // the revisions that it may change (UserRevision); nil for any
+	Match       []string  `json:"-"` // UserRevision must be one of these; nil for any
 	Role        *Role     `json:"role,omitempty" enum:"owner,admin,operator,auditor,member"`
 	Tags        *[]string `json:"tags,omitempty" doc:"the new list of tags: tags that are not in it are removed"`
-	DisplayName *string   `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes; everybody may change the own one"`
-	// Groups that were made here, into which a person is put and out of which they are taken.
-	AddGroups    []string `json:"add_groups,omitempty" doc:"groups to put the person into"`
-	RemoveGroups []string `json:"remove_groups,omitempty" doc:"groups to take the person out of"`
+	DisplayName *string   `json:"display_name,omitempty" doc:"what people call the user: any letters, at most 100 bytes; all users may change their own"`
+	// These groups must be ones that admins have made.
+	AddGroups    []string `json:"add_groups,omitempty" doc:"groups to which the person is added"`
+	RemoveGroups []string `json:"remove_groups,omitempty" doc:"groups from which the person is removed"`
 }
 
-// operation is that of the widest thing that it changes: what somebody is called is for
-// each to say.
+// operation returns opUserName if only the display name is changed, because all users may change
+// their own.
 func (c EditUser) operation() *Operation {
 	if c.Role == nil && c.Tags == nil && len(c.AddGroups)+len(c.RemoveGroups) == 0 && c.DisplayName != nil {
 		return opUserName
@@ -198,8 +198,8 @@ func (c EditUser) run(tx *Tx) (store.User, error) {
 	return u, tx.userChanged(u)
 }
 
-// handOver sees to it, before a user is made an owner or is one no longer, that there is
-// an owner afterwards. To do that somebody in the console has signed in a moment ago.
+// handOver is called before a user becomes an owner, or ceases to be one. It makes sure that
+// there is an owner afterwards, and that an actor in the console has signed in recently.
 func (tx *Tx) handOver(u *store.User, old store.User) error {
 	if u.Kind == store.Service {
 		return Invalid("an owner is a person; make the service an admin")
@@ -217,9 +217,10 @@ func (tx *Tx) handOver(u *store.User, old store.User) error {
 	return nil
 }
 
-// lastOwner refuses to take the last owner that can do anything away from a network. If
-// there is another one, that takes the place of FirstUser where this one had it. All of it is in
-// the transaction that takes the owner away, and there is one at a time.
+// lastOwner is called before u is deleted, suspended, or loses the owner role. It returns an
+// error if u is the last owner who is not suspended. If u is the network's owner (FirstUser),
+// another owner takes that place. Because there is only one write transaction at a time, two
+// owners cannot remove each other.
 func (tx *Tx) lastOwner(u store.User) error {
 	if u.Role != string(RoleOwner) {
 		return nil
@@ -241,18 +242,19 @@ func (tx *Tx) lastOwner(u store.User) error {
 	return tx.userChanged(owners[0])
 }
 
-// checkDisplayName wants a text that people read as it is.
+// checkDisplayName refuses a display name that is too long or has characters that printable would
+// remove.
 func checkDisplayName(name string) error {
 	if name != printable(name, maxDisplayName) {
-		return Invalid("display name %q: want at most %d bytes of letters, digits and signs, without control characters and without spaces around it", printable(name, maxDisplayName), maxDisplayName)
+		return Invalid("display name %q: want at most %d bytes, without control characters, and without spaces at the beginning and the end", printable(name, maxDisplayName), maxDisplayName)
 	}
 	return nil
 }
 
 const maxDisplayName = 100 // bytes
 
-// userToChange finds a user whom the actor may change, by name or id: nobody may change a
-// user whose role allows more than his own.
+// userToChange finds a user whom the actor may change, by name or id. Actors may not change users
+// whose role allows more than the actor's.
 func (tx *Tx) userToChange(name string) (store.User, error) {
 	u, err := findUser(&tx.Reader, tx.s.network, tx.actor, name)
 	if err == nil {
@@ -277,7 +279,7 @@ func findUser(r *store.Reader, network cert.NetworkID, a Actor, name string) (st
 	return u, err
 }
 
-// grant gives a user a role, narrowed to tags.
+// grant sets the role and the tags of u, if the actor may give them.
 func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
 	if _, ok := granted[role]; !ok {
 		return Invalid("role %q: want owner, admin, operator, auditor or member", printable(string(role), 32))
@@ -296,10 +298,11 @@ func (tx *Tx) grant(u *store.User, role Role, tags []string) error {
 // granted are the roles that a user can be given.
 var granted = map[Role]struct{}{RoleOwner: {}, RoleAdmin: {}, RoleOperator: {}, RoleAuditor: {}, RoleMember: {}}
 
-// mayGrant refuses to give, or to take, what the actor does not have itself.
+// mayGrant returns an error if a role with these tags allows more than the actor may do: such an
+// actor may neither give nor remove it.
 func (tx *Tx) mayGrant(role Role, tags []string) error {
 	if tx.actor.includes(role, tags) {
-		if role == RoleOwner { // who makes owners hands over the network
+		if role == RoleOwner { // an owner can take over the network
 			return tx.op.wantFresh(tx.actor, tx.now)
 		}
 		return nil
@@ -307,7 +310,7 @@ func (tx *Tx) mayGrant(role Role, tags []string) error {
 	return fmt.Errorf("%s: your own role allows less than %s: %w", tx.op.Name, role, ErrForbidden)
 }
 
-// userChanged has memory follow.
+// userChanged notes a change of a user for follow.
 func (tx *Tx) userChanged(u store.User) error {
 	n, err := tx.Bump(tx.s.network)
 	if err == nil {
@@ -316,12 +319,13 @@ func (tx *Tx) userChanged(u store.User) error {
 	return err
 }
 
-// UserRevision changes whenever somebody changes what a user may do, or is called.
+// UserRevision returns a hash of what EditUser and SuspendUser can change of a user, except the
+// groups.
 func UserRevision(u store.User) string {
 	return revisionOfParts(u.Name, u.Role, store.JoinTags(u.Tags), u.DisplayName, fmt.Sprint(u.Suspended != nil))
 }
 
-// userRecord is a user in the audit.
+// userRecord is the value of audit records about a user.
 type userRecord struct {
 	Name string         `json:"name"`
 	Kind store.UserKind `json:"kind"`
@@ -331,7 +335,7 @@ type userRecord struct {
 	DisplayName string `json:"display_name,omitempty"`
 	Suspended   bool   `json:"suspended,omitempty"`
 
-	Groups *[]string `json:"groups,omitempty"` // where they are what changes
+	Groups *[]string `json:"groups,omitempty"` // only if the groups change
 }
 
 func groupList(groups []string) *[]string { l := append([]string{}, groups...); return &l }
@@ -373,7 +377,7 @@ func (s *Service) User(ctx context.Context, a Actor, name string) (p store.UserR
 	return p, nil
 }
 
-// checkUserName wants a name that can stand in a certificate as it is.
+// checkUserName refuses a name that cannot be in a certificate.
 func checkUserName(name string) error {
 	if !cert.ValidWord(name) {
 		return Invalid("user name %q: want 1 to 64 letters, digits and ._@+-", printable(name, 64))
@@ -381,13 +385,12 @@ func checkUserName(name string) error {
 	return nil
 }
 
-// ReadsPeople reports whether an actor sees all users, and Invites whether it may invite
-// some.
+// ReadsPeople reports whether an actor may see all users.
 func (a Actor) ReadsPeople() bool {
 	return opUserRead.may[a.Role] == all && opUserRead.readsAll(a) == nil
 }
 
-// Invites is of ReadsPeople.
+// Invites reports whether an actor may invite people.
 func (a Actor) Invites() bool { return opUserInvite.authorize(a, target{}) == nil }
 
 // Gives reports whether an actor may give a role to others.

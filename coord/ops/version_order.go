@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// CompareVersions compares versions by their numbers: 1.10 is newer than 1.9, and
-// 1.2.0-rc1 older than 1.2.0. A build that has none ("dev") is older than all.
+// CompareVersions compares versions by their numbers: 1.10 is newer than 1.9, and 1.2.0-rc1 is
+// older than 1.2.0. A version without numbers ("dev") is older than all others.
 func CompareVersions(a, b string) int {
 	an, apre := versionNumbers(a)
 	bn, bpre := versionNumbers(b)

@@ -12,30 +12,31 @@ import (
 	"weft/overlay/cert"
 )
 
-// hooks holds the webhooks in memory.
+// hooks are the webhooks in memory.
 type hooks struct {
 	sender webhook.Sender // constant once anything is sent
-	wake   chan struct{}  // capacity 1: there is something to do
+	wake   chan struct{}  // capacity 1: wakes runWebhooks
 	some   atomic.Bool    // there are webhooks
-	coming atomic.Bool    // some of them are for presence
+	coming atomic.Bool    // at least one webhook wants presence events
 
 	mu sync.Mutex // guards the following
-	// byID are the webhooks as of their last change. Their state (cursors, attempts) belongs
-	// to the goroutine that sends.
+	// byID are the webhooks as of their last change. While a webhook is being sent, its state
+	// (cursors, attempts) is in the goroutine that sends it.
 	byID     map[string]*hook
-	sending  int  // goroutines
-	appended bool // there were records since catchUp
-	// shifted are devices whose state may differ from their last presence event, with the
-	// time at which to check.
+	sending  int  // number of webhooks that are being sent
+	appended bool // there were records since the last call of catchUp
+	// shifted are the devices whose state may differ from their last presence event, with the
+	// times at which to check them.
 	shifted map[cert.NodeID]time.Time
 }
 
+// hook is a webhook in memory.
 type hook struct {
 	w       store.Webhook
-	due     bool // there may be something to send
-	sending bool
+	due     bool               // there may be events to send
+	sending bool               // a goroutine sends it
 	turn    time.Time          // when it last began to send
-	stop    context.CancelFunc // of what is being sent
+	stop    context.CancelFunc // cancels the attempt in progress
 }
 
 func newHooks(sender webhook.Sender) *hooks {
@@ -84,14 +85,14 @@ func (h *hooks) countLocked() {
 	h.rouse()
 }
 
-// wantsPresence reports whether a webhook wants to know which devices go online and offline.
+// wantsPresence reports whether a webhook is enabled and wants presence events.
 func wantsPresence(w store.Webhook) bool {
 	return w.Enabled && (webhook.Matches(w.Events, webhook.PresenceOnline) || webhook.Matches(w.Events, webhook.PresenceOffline))
 }
 
-// recorded is called with the records of each commit. It runs on the store's writer goroutine.
+// recorded is called with the records of each commit, on the store's writer goroutine.
 func (h *hooks) recorded(records []record) {
-	names := make([]string, 0, 4) // most batches are of few operations
+	names := make([]string, 0, 4) // most batches have few different operations
 	for _, r := range records {
 		if name := webhook.NameOf(r.op, r.refused != ""); !slices.Contains(names, name) {
 			names = append(names, name)
@@ -120,8 +121,9 @@ func (h *hooks) rouse() {
 	}
 }
 
-// catchUp lets, from time to time, the cursors of all webhooks pass over records that
-// they do not want, so that none is far behind at the next start.
+// catchUp marks all webhooks as due if there were records, so that their cursors advance past
+// records that they do not want, and are not far behind at the next start. It is called from time
+// to time.
 func (h *hooks) catchUp() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,12 +10,12 @@ import (
 	"weft/coord/webhook"
 )
 
-// CreateWebhook makes a webhook, which sends events from now on to its URL.
+// CreateWebhook makes a webhook, which sends events from now on.
 type CreateWebhook struct {
 	URL    string   `json:"url" required:"true" doc:"https://HOST/PATH"`
 	Events []string `json:"events,omitempty" doc:"events to send: *, device.*, device.rename, presence.offline, refused.*; all if not given"`
 	Tags   []string `json:"tags,omitempty" doc:"send only events about devices and keys with one of these tags"`
-	Allow  []string `json:"allow_targets,omitempty" doc:"addresses that are allowed though they are the server's own, link-local or of an overlay; also without TLS"`
+	Allow  []string `json:"allow_targets,omitempty" doc:"addresses to which events may be sent although they are loopback, link-local or overlay addresses; also without TLS"`
 	Note   string   `json:"note,omitempty" doc:"a note for people, at most 100 bytes"`
 }
 
@@ -31,7 +31,7 @@ func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 		return none, err
 	}
 	if len(list) >= maxWebhooks {
-		return none, Invalid("there are %d webhooks, and no more can be made; delete one first (weft-server webhooks delete ID)", maxWebhooks)
+		return none, Invalid("there are %d webhooks, which is the maximum; delete one first (weft-server webhooks delete ID)", maxWebhooks)
 	}
 	if len(c.Events) == 0 {
 		c.Events = []string{"*"}
@@ -55,13 +55,13 @@ func (c CreateWebhook) run(tx *Tx) (none WebhookCreated, err error) {
 	return WebhookCreated{viewWebhook(tx.actor, w, tx.now), secret}, err
 }
 
-// EditWebhook changes the given fields of a webhook. New events and tags also apply to
-// events that were not sent yet, which may be those of the last minute. A webhook that
-// was paused or waits for its next attempt is tried at once. A webhook that was
-// disabled does not send the events of that time.
+// EditWebhook changes the given fields of a webhook. New Events and Tags also apply to events
+// that have happened but were not sent yet. A webhook that was paused, or that waits for its
+// next attempt, is tried at once. A webhook that was disabled does not send the events of the
+// time in which it was.
 type EditWebhook struct {
 	ID    string   `json:"-"`
-	Match []string `json:"-"` // the revisions that it may change (Webhook.Revision); nil for any
+	Match []string `json:"-"` // Webhook.Revision must be one of these; nil for any
 
 	URL     *string   `json:"url,omitempty"`
 	Events  *[]string `json:"events,omitempty"`
@@ -104,7 +104,7 @@ func (c EditWebhook) run(tx *Tx) (none Webhook, err error) {
 	return viewWebhook(tx.actor, w, tx.now), nil
 }
 
-// apply checks what is given and puts it into w.
+// apply checks the given fields and sets them in w.
 func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	old := *w
 	if c.Allow != nil {
@@ -119,7 +119,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 		slices.SortFunc(w.Allow, netip.Prefix.Compare)
 		w.Allow = slices.Compact(w.Allow)
 		if len(w.Allow) > maxHookTargets {
-			return Invalid("%d targets, at most %d", len(w.Allow), maxHookTargets)
+			return Invalid("%d allowed targets are given, and at most %d are possible", len(w.Allow), maxHookTargets)
 		}
 	}
 	if c.URL != nil {
@@ -127,7 +127,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	}
 	if c.URL != nil || c.Allow != nil {
 		if len(w.Allow) > 0 && (w.URL != old.URL || !slices.Equal(w.Allow, old.Allow)) {
-			// Only the owner may allow addresses of this machine and its neighbours.
+			// Only owners may allow addresses of this machine and its neighbours.
 			if err := opHookAllow.authorize(tx.actor, target{}); err != nil {
 				return err
 			}
@@ -144,7 +144,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 			}
 		}
 		if len(w.Events) == 0 || len(w.Events) > maxHookEvents {
-			return Invalid("%d events, want 1 to %d", len(w.Events), maxHookEvents)
+			return Invalid("%d events are given: want 1 to %d", len(w.Events), maxHookEvents)
 		}
 	}
 	if c.Tags != nil {
@@ -163,7 +163,7 @@ func (c EditWebhook) apply(tx *Tx, w *store.Webhook) error {
 	return nil
 }
 
-// eventOps are the names of the operations that leave records.
+// eventOps returns the names of the operations that leave audit records.
 func eventOps() (names []string) {
 	for _, o := range Operations {
 		if o.Writes {
@@ -173,7 +173,7 @@ func eventOps() (names []string) {
 	return names
 }
 
-// prefixes are the network's own.
+// prefixes returns the overlay's own prefixes.
 func (s *Service) prefixes() []netip.Prefix { return []netip.Prefix{s.ipv4, s.ipv6} }
 
 // DeleteWebhook deletes a webhook. An attempt in progress is cancelled.
@@ -198,7 +198,7 @@ func (c DeleteWebhook) run(tx *Tx) (none Webhook, err error) {
 	return viewWebhook(tx.actor, w, tx.now), nil
 }
 
-// webhook reads a webhook and checks that the actor may do the operation.
+// webhook reads a webhook, and returns an error if the actor may not do the operation.
 func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
 	if err := tx.may(target{}); err != nil {
 		return w, err
@@ -209,7 +209,7 @@ func (tx *Tx) webhook(id string) (w store.Webhook, err error) {
 	return w, err
 }
 
-// toEnd moves the cursors of a webhook behind all past events.
+// toEnd moves the cursors of a webhook past all events so far.
 func (tx *Tx) toEnd(w *store.Webhook) error {
 	end, err := tx.AuditEnd(tx.s.network)
 	if err != nil {
@@ -220,7 +220,7 @@ func (tx *Tx) toEnd(w *store.Webhook) error {
 	return err
 }
 
-// saveWebhook stores a change.
+// saveWebhook stores a changed webhook.
 func (tx *Tx) saveWebhook(w *store.Webhook) (err error) {
 	if w.Revision, err = tx.Bump(tx.s.network); err != nil {
 		return err

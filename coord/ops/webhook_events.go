@@ -13,7 +13,7 @@ import (
 	"weft/overlay/cert"
 )
 
-// outgoing is an event, and the cursors once it is accepted.
+// outgoing is an event, and the webhook's cursors after it.
 type outgoing struct {
 	webhook.Event
 	at              time.Time
@@ -22,19 +22,19 @@ type outgoing struct {
 
 // hookPart are the next events of a webhook.
 type hookPart struct {
-	events          []outgoing // in their order
-	audit, presence uint64     // the cursors once all are accepted
-	more            bool       // there may be more behind that
-	missed          uint64     // events before these that are lost, up to these cursors
-	lostAudit       uint64
-	lostPresence    uint64
+	events          []outgoing // in the order in which to send them
+	audit, presence uint64     // the cursors after all of them
+	more            bool       // there may be more events after these
+	missed          uint64     // lost events before these
+	lostAudit       uint64     // the audit cursor after the lost events, 0 for none
+	lostPresence    uint64     // the presence cursor after the lost events, 0 for none
 }
 
 // hookEvents reads the next events of a webhook.
 func (s *Service) hookEvents(w store.Webhook) (p hookPart, err error) {
 	oldest := s.now().Add(-hookMaxAge)
 	var records, moves []outgoing
-	var recordsEnd, movesEnd uint64 // all before was examined
+	var recordsEnd, movesEnd uint64 // cursors after everything that was read
 	moreRecords, moreMoves := false, false
 	err = s.store.Read(context.Background(), func(r *store.Reader) (err error) {
 		if records, recordsEnd, moreRecords, err = s.hookRecords(r, w, oldest, &p); err != nil {
@@ -46,7 +46,8 @@ func (s *Service) hookEvents(w store.Webhook) (p hookPart, err error) {
 	if err != nil {
 		return hookPart{}, err
 	}
-	// Both in the order of their times, as far as that can be known.
+	// Merge both by time. If one list is empty but there is more of its kind to read, stop: the
+	// next event of that kind may be earlier than those of the other list.
 	p.audit, p.presence = w.Audit, w.Presence
 	for len(p.events) < hookPage {
 		var e outgoing
@@ -75,14 +76,14 @@ func (s *Service) hookEvents(w store.Webhook) (p hookPart, err error) {
 	return p, nil
 }
 
-// hookRecords reads the audit behind a webhook's cursor.
+// hookRecords reads the audit after a webhook's cursor.
 func (s *Service) hookRecords(r *store.Reader, w store.Webhook, oldest time.Time, p *hookPart) (events []outgoing, end uint64, more bool, err error) {
 	enough := errors.New("enough")
 	seen, last := 0, w.Audit
 	var found []audit.Record
 	var hashes []audit.Hash
 	err = r.EachAudit(s.network, store.AuditFilter{Oldest: true, Cursor: w.Audit, Limit: hookScan}, func(rec audit.Record, h audit.Hash) error {
-		if gone := rec.Seq - last - 1; gone > 0 && seen == 0 { // retention was faster
+		if gone := rec.Seq - last - 1; gone > 0 && seen == 0 { // records were removed before they could be sent
 			p.missed, p.lostAudit = p.missed+gone, rec.Seq-1
 		}
 		seen, last = seen+1, rec.Seq
@@ -100,7 +101,7 @@ func (s *Service) hookRecords(r *store.Reader, w store.Webhook, oldest time.Time
 		return nil, 0, false, err
 	}
 	if end = last; seen == 0 {
-		// All that there was may be removed.
+		// There is no record after the cursor; all that there were may have been removed.
 		if c, err := r.AuditCheckpoint(s.network); err == nil && c.Seq > w.Audit {
 			p.missed += c.Seq - w.Audit
 			p.lostAudit, end = c.Seq, c.Seq
@@ -121,7 +122,7 @@ func (s *Service) hookRecords(r *store.Reader, w store.Webhook, oldest time.Time
 	return events, end, more, nil
 }
 
-// hookMoves reads the presence events behind a webhook's cursor.
+// hookMoves reads the presence events after a webhook's cursor.
 func (s *Service) hookMoves(r *store.Reader, w store.Webhook, oldest time.Time, p *hookPart) (events []outgoing, end uint64, more bool, err error) {
 	if end = w.Presence; !wantsPresence(w) {
 		return nil, end, false, nil
@@ -152,7 +153,7 @@ func carries(wanted, tags []string) bool {
 	return slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(wanted, t) })
 }
 
-// recordTags returns the tags of the thing that a record is about: its present tags, or
+// recordTags returns the tags of the device or key that a record is about: its present tags, or
 // those in the record if it was deleted.
 func (s *Service) recordTags(r *store.Reader, rec audit.Record) []string {
 	switch rec.Kind {

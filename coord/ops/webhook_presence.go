@@ -10,26 +10,26 @@ import (
 	"weft/overlay/cert"
 )
 
-// Memory holds which devices are online, and starts empty with each start. The database
-// holds the last presence event of each device. So a device that was online before and
-// after a restart causes no event, and one that went offline in between causes one,
-// once that is known.
+// Which devices are online is known in memory only, and not at the start of the server. The
+// database stores for each device what webhooks were told last. So a device that was online
+// before and after a restart causes no event, and one that went offline in between causes one as
+// soon as that is known.
 
 const (
-	// presenceHold is how long a device has to stay as it is before that is told: one that
-	// flaps is not told at all while it does.
+	// presenceHold is how long a device has to stay online or offline before webhooks are told,
+	// so that a device that goes back and forth causes no events while it does.
 	presenceHold = 5 * time.Second
-	presenceTick = time.Second // how often those are looked at that are held
-	presencePart = 500         // devices of one write
+	presenceTick = time.Second // how often devices are checked that have not stayed so long yet
+	presencePart = 500         // devices in one write
 )
 
-// presenceTold is the state that runWebhooks holds about presence events.
+// presenceTold is the state of runWebhooks about presence events.
 type presenceTold struct {
-	begun bool
-	known bool // there is a state from which devices come and go
+	begun bool // resumePresence has been done
+	known bool // the database has what webhooks were told last
 }
 
-// moved is called when a device went online or offline.
+// moved is called when a device has gone online or offline.
 func (h *hooks) moved(node cert.NodeID, now time.Time) {
 	if !h.coming.Load() {
 		return
@@ -37,7 +37,7 @@ func (h *hooks) moved(node cert.NodeID, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.shifted) == 0 {
-		h.rouse() // from here on there is a tick
+		h.rouse() // so that runWebhooks checks shifted every presenceTick
 	}
 	h.shifted[node] = now.Add(presenceHold)
 }
@@ -91,8 +91,8 @@ func (s *Service) tellPresence(ctx context.Context, told *presenceTold) (next ti
 	return time.Time{}
 }
 
-// resumePresence goes on from what was told before the start: those who were online then
-// may be gone, which is known once all had the time to come back.
+// resumePresence reads what webhooks were told before the start. Devices that were online then
+// are checked when all devices have had the time to come back.
 func (s *Service) resumePresence(told *presenceTold) error {
 	return s.store.Read(context.Background(), func(r *store.Reader) error {
 		known, err := r.PresenceKnown(s.network)
@@ -116,14 +116,15 @@ func (s *Service) resumePresence(told *presenceTold) error {
 	})
 }
 
-// beginPresence takes the devices that are online now for those that webhooks know to be.
+// beginPresence stores the devices that are online now as if webhooks had been told, so that only
+// later changes cause events.
 func (s *Service) beginPresence(ctx context.Context) error {
 	first := true
 	for online := s.presence.Connected(); ; first = false {
 		part := online[:min(len(online), presencePart)]
 		online = online[len(part):]
 		err := s.store.Write(ctx, func(tx *store.Tx) error {
-			if first { // what an attempt that failed has left
+			if first { // remove what a failed attempt has left
 				if err := tx.ForgetPresence(s.network); err != nil {
 					return err
 				}
@@ -147,7 +148,8 @@ func (s *Service) beginPresence(ctx context.Context) error {
 	}
 }
 
-// endPresence forgets what webhooks were told, unless one is for it again by now.
+// endPresence deletes what webhooks were told, unless a webhook wants presence events again by
+// now: then it returns true.
 func (s *Service) endPresence(ctx context.Context) (wanted bool, err error) {
 	wanted = true
 	err = s.store.Write(ctx, func(tx *store.Tx) error {
@@ -164,7 +166,7 @@ func (s *Service) endPresence(ctx context.Context) (wanted bool, err error) {
 	return wanted, err
 }
 
-// tellShifted looks at the devices whose time has come.
+// tellShifted checks the devices in shifted whose time has come, and stores events for them.
 func (s *Service) tellShifted(ctx context.Context, now time.Time) error {
 	h := s.hooks
 	for ctx.Err() == nil {
@@ -189,7 +191,7 @@ func (s *Service) tellShifted(ctx context.Context, now time.Time) error {
 		h.mu.Lock()
 		for node, at := range due {
 			switch again, wait := later[node]; {
-			case !h.shifted[node].Equal(at): // it moved meanwhile
+			case !h.shifted[node].Equal(at): // the device has gone online or offline meanwhile
 			case wait:
 				h.shifted[node] = again
 			default:
@@ -201,8 +203,8 @@ func (s *Service) tellShifted(ctx context.Context, now time.Time) error {
 	return ctx.Err()
 }
 
-// judgeShifted says which of the devices came or went for webhooks, and which are to be
-// looked at again, and when.
+// judgeShifted returns events for the devices whose state differs from what webhooks were told,
+// and the times at which other devices have to be checked again.
 func (s *Service) judgeShifted(due map[cert.NodeID]time.Time, now time.Time) (later map[cert.NodeID]time.Time, events []store.PresenceEvent, err error) {
 	later = map[cert.NodeID]time.Time{}
 	err = s.store.Read(context.Background(), func(r *store.Reader) error {
@@ -231,13 +233,13 @@ func (s *Service) judgeShifted(due map[cert.NodeID]time.Time, now time.Time) (la
 	return later, events, err
 }
 
-// addPresence stores events of the devices that are still there.
+// addPresence stores the events of devices that still exist.
 func (s *Service) addPresence(tx *store.Tx, events []store.PresenceEvent) error {
 	var there []store.PresenceEvent
 	for _, e := range events {
 		node, err := tx.Node(s.network, e.Node)
 		if isNotFound(err) {
-			continue // deleted meanwhile, which is told of itself
+			continue // deleted meanwhile, which is an event of its own
 		}
 		if err != nil {
 			return err

@@ -13,30 +13,29 @@ import (
 	"weft/coord/webhook"
 )
 
-// Webhooks are sent from the database: each has two cursors, one in the audit and one
-// among the presence events, which advance once the receiver has accepted an event. So
-// there is no queue, a receiver that is away for a day costs one row, and if the
-// process is killed at any moment, the events after the cursors are sent again, with
-// the same ids.
+// Events are sent to webhooks from the database. Each webhook has two cursors, one in the audit
+// and one in the presence events, which advance when the receiver has accepted an event. So
+// there is no queue, and a receiver that is away for a day costs only its row. If the process
+// is killed, the events after the cursors are sent again, with the same ids.
 //
-// One goroutine (runWebhooks) sleeps until a commit has added records that a webhook
-// wants, or a retry is due. It starts a goroutine for each webhook that has something
-// to send: one at a time for a webhook, at most maxSending in all.
+// One goroutine (runWebhooks) sleeps until a commit has added records that a webhook wants, or a
+// retry is due. It starts a goroutine for each webhook that has events to send: at most one for a
+// webhook, and at most maxSending in all.
 
 const (
 	maxSending  = 8
-	hookPage    = 64               // events that a webhook holds in memory at a time: two megabytes at most
-	hookScan    = 2000             // records that are searched for them at a time
-	hookSave    = time.Second      // how often the cursor is stored while events are being sent
-	hookTurn    = 10 * time.Second // after which a webhook lets waiting ones send
-	minAttempts = 20               // before a webhook is paused
-	hookMaxAge  = 7 * 24 * time.Hour
-	hookRecent  = 20
-	hookUnread  = time.Minute // until the next attempt after the database could not be read
-	maxHookText = 300         // of an error
+	hookPage    = 64                 // events of a webhook that are in memory at a time: at most two megabytes
+	hookScan    = 2000               // records that are searched for them at a time
+	hookSave    = time.Second        // how often the cursors are stored while events are being sent
+	hookTurn    = 10 * time.Second   // after which a webhook stops sending if others wait
+	minAttempts = 20                 // before a webhook is paused
+	hookMaxAge  = 7 * 24 * time.Hour // of events that are sent
+	hookRecent  = 20                 // attempts that are remembered
+	hookUnread  = time.Minute        // until the next attempt after the database could not be read
+	maxHookText = 300                // bytes of an error
 )
 
-// runWebhooks sends webhooks until ctx ends. It returns when no attempt is in progress
+// runWebhooks sends events to webhooks until ctx ends. It returns when no attempt is in progress
 // any more.
 func (s *Service) runWebhooks(ctx context.Context) {
 	var sending sync.WaitGroup
@@ -60,8 +59,8 @@ func (s *Service) runWebhooks(ctx context.Context) {
 	}
 }
 
-// sendDue starts sending the webhooks that are due, first the one that began to send
-// the longest ago. It returns when the next one is due, the zero time if unknown.
+// sendDue starts goroutines for the webhooks that are due, first for those that have not sent for
+// the longest time. It returns when the next webhook is due, the zero time if unknown.
 func (s *Service) sendDue(ctx context.Context, sending *sync.WaitGroup) (next time.Time) {
 	h, now := s.hooks, s.now()
 	h.mu.Lock()
@@ -102,16 +101,16 @@ func (s *Service) sendDue(ctx context.Context, sending *sync.WaitGroup) (next ti
 	return next
 }
 
-// send sends the events of a webhook, in order, until there are no more, an event
-// fails, others have to have their turn, or ctx ends. It returns the webhook with its
-// new cursors, which are stored by then, and whether there may be more to send.
+// send sends the events of a webhook, in order, until there are no more, an event fails, other
+// webhooks have waited for hookTurn, or ctx ends. It returns the webhook with its new state,
+// which has been stored, and whether there may be more to send.
 func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, more bool) {
 	to, broken := s.hooks.sender.Receiver(w.URL, w.Allow)
 	if broken == nil {
 		defer to.Close()
 	}
 	if w.Attempts == 0 {
-		w.Next = nil // only the database had failed
+		w.Next = nil // it was set because the database could not be read
 	}
 	began, stored := s.now(), s.now()
 	save := func() {
@@ -131,7 +130,7 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 			return w, true
 		}
 		if page.missed > 0 {
-			s.log.Warn("events were removed or too old before a webhook could be sent", "id", w.ID, "to", webhook.Origin(w.URL), "events", page.missed)
+			s.log.Warn("events for a webhook were never sent, because their records were removed or they became too old", "id", w.ID, "to", webhook.Origin(w.URL), "events", page.missed)
 			w.Missed += page.missed
 			w.MissedAt = orNil(s.now())
 			// Lost events are counted once, even if nothing can be sent now.
@@ -147,7 +146,7 @@ func (s *Service) send(ctx context.Context, w store.Webhook) (_ store.Webhook, m
 			} else if d, wait, err = s.post(ctx, to, w, e.Event); err != nil {
 				d = failedAttempt(s.now(), e.Op, err)
 			}
-			if ctx.Err() != nil { // it is not known whether it was accepted: send it again later
+			if ctx.Err() != nil { // the event may not have been accepted: send it again later
 				save()
 				return w, true
 			}
@@ -210,8 +209,8 @@ func failedAttempt(at time.Time, op string, err error) store.Delivered {
 	return store.Delivered{Op: op, At: at.UTC().Truncate(time.Millisecond), Error: cmp.Or(printable(err.Error(), maxHookText), "it failed")}
 }
 
-// hookFailed notes that an event was not accepted. It stores when the next attempt is,
-// or pauses the webhook after enough attempts.
+// hookFailed records that an event was not accepted, and when the next attempt is. After GiveUp
+// and minAttempts it pauses the webhook.
 func (s *Service) hookFailed(w *store.Webhook, d store.Delivered, asked time.Duration) {
 	now := s.now()
 	w.Attempts++
@@ -221,7 +220,7 @@ func (s *Service) hookFailed(w *store.Webhook, d store.Delivered, asked time.Dur
 		s.log.Warn("an event was not accepted by a webhook; it will be sent again", "id", w.ID, "to", webhook.Origin(w.URL), "why", d.Error)
 	}
 	var err error
-	if now.Sub(*w.Failing) >= webhook.GiveUp && w.Attempts >= minAttempts { // the clock may have been set
+	if now.Sub(*w.Failing) >= webhook.GiveUp && w.Attempts >= minAttempts { // minAttempts in case the clock was set forward
 		w.Next, w.Paused = nil, orNil(now)
 		_, err = Do(context.Background(), s, System(), pauseWebhook{*w})
 	} else {
@@ -244,7 +243,7 @@ func (c pauseWebhook) run(tx *Tx) (none struct{}, err error) {
 		return none, err
 	}
 	err = tx.SetWebhookState(tx.s.network, c.w)
-	if isNotFound(err) { // somebody changed it in between
+	if isNotFound(err) { // the webhook was changed or deleted meanwhile
 		return none, nil
 	}
 	if err == nil {
@@ -257,8 +256,7 @@ func (c pauseWebhook) run(tx *Tx) (none struct{}, err error) {
 	return none, err
 }
 
-// saveHook stores the state of a webhook, unless somebody changed the webhook in
-// between.
+// saveHook stores the state of a webhook, unless the webhook was changed or deleted meanwhile.
 func (s *Service) saveHook(w store.Webhook) error {
 	err := s.store.Write(context.Background(), func(tx *store.Tx) error { return tx.SetWebhookState(s.network, w) })
 	if isNotFound(err) {

@@ -16,11 +16,11 @@ type WebhookCreated struct {
 	Secret string `json:"secret"`
 }
 
-// Made names the secret in the answer, so that the answer is not saved for repeated requests.
+// Made implements maker.
 func (w WebhookCreated) Made() string { return "the secret of the webhook " + w.ID }
 
-// RotateWebhook gives a webhook a new secret. For a while requests are signed with the
-// old secret too, so that the receiver can be changed in between.
+// RotateWebhook gives a webhook a new secret. For some time requests are signed with the old
+// secret too, so that the receiver keeps working until it is given the new one.
 type RotateWebhook struct {
 	ID   string        `json:"-"`
 	Keep time.Duration `json:"-"` // how long requests are signed with the old secret too, 0 to 7 days
@@ -58,7 +58,7 @@ func newSalt() []byte {
 	return b
 }
 
-// hookSecret derives the secret from a salt.
+// hookSecret derives a webhook's secret from its salt.
 func (s *Service) hookSecret(salt []byte) (string, error) {
 	b, err := s.auth.Secret(secretPurpose, salt)
 	return webhook.Secret(b), err

@@ -527,7 +527,7 @@ func TestWebhookMissed(t *testing.T) {
 	if now := s.hookNow(made.ID); more || sent.Missed != 33 || now.Missed != 33 || now.MissedAt == nil || now.Audit != start+33 || now.State != WebhookGood {
 		t.Errorf("%+v", now)
 	}
-	if !strings.Contains(s.log.String(), "removed or too old") {
+	if !strings.Contains(s.log.String(), "were never sent") {
 		t.Error("the log does not say so")
 	}
 	if page, err = s.hookEvents(s.hookNow(made.ID).Webhook); err != nil || page.missed != 0 {

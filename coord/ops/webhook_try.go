@@ -20,9 +20,8 @@ func (c testWebhook) run(tx *Tx) (store.Webhook, error) {
 	return w, err
 }
 
-// TestWebhook sends an event webhook.test to a webhook, also to one that is disabled or
-// paused, and returns the result. A failure of the receiver is in the result, and is
-// not an error.
+// TestWebhook sends the event webhook.test to a webhook, even if it is disabled or paused, and
+// returns the result. A failure of the receiver is in the result, and is not an error.
 func (s *Service) TestWebhook(ctx context.Context, a Actor, id string) (store.Delivered, error) {
 	w, err := Do(ctx, s, a, testWebhook{id})
 	if err != nil {

@@ -20,23 +20,23 @@ const (
 	maxKeepSecret     = 7 * 24 * time.Hour
 )
 
-// Webhook is a webhook as people and programs see it.
+// Webhook is a webhook as the console and the API show it.
 type Webhook struct {
 	store.Webhook
 	State    string `json:"state"`    // WebhookGood and so on
-	Revision string `json:"revision"` // changes whenever somebody changes something: see EditWebhook.Match
+	Revision string `json:"revision"` // changes with every change by a user: see EditWebhook.Match
 }
 
 // The states of a webhook.
 const (
 	WebhookGood     = "good"
-	WebhookFailing  = "failing"  // the last attempt failed; it is tried again
-	WebhookPaused   = "paused"   // it failed for a day, and waits until somebody enables it
+	WebhookFailing  = "failing"  // the last attempt failed, and the event is sent again
+	WebhookPaused   = "paused"   // it failed for a day, and sends nothing until somebody enables it
 	WebhookDisabled = "disabled" // somebody disabled it
 )
 
-// viewWebhook is a webhook as an actor may see it. An actor who may not change it sees
-// only the origin of the URL: the rest may be a secret of the receiver.
+// viewWebhook returns a webhook as an actor may see it. An actor who may not change it sees only
+// the origin of the URL, because the rest may be a secret of the receiver.
 func viewWebhook(a Actor, w store.Webhook, now time.Time) Webhook {
 	v := Webhook{Webhook: w, State: WebhookGood, Revision: strconv.FormatUint(w.Revision, 10)}
 	switch {
@@ -60,8 +60,8 @@ func hookTarget(w store.Webhook) target {
 	return target{kind: "webhook", id: w.ID, name: printable(webhook.Origin(w.URL), 200)}
 }
 
-// hookRecord is a webhook in the audit: without its secret, and without the path of its
-// URL, which may be one.
+// hookRecord is the value of audit records about a webhook. It contains neither the secret nor
+// the path of the URL, which may be secret too.
 type hookRecord struct {
 	Origin  string         `json:"origin"`
 	Note    string         `json:"note"`

@@ -328,7 +328,7 @@ func (o *once) RoundTrip(r *http.Request) (*http.Response, error) {
 	first, b := send()
 	again, b2 := send()
 	if p := (webapi.Problem{}); again.StatusCode == http.StatusConflict {
-		if err := json.Unmarshal(b2, &p); err != nil || p.Code != "done_before" || !strings.Contains(p.Detail, "it made ") {
+		if err := json.Unmarshal(b2, &p); err != nil || p.Code != "done_before" || !strings.Contains(p.Detail, "the request made ") {
 			o.t.Errorf("%s again: %s", id, b2)
 		}
 		if !bytes.Contains(b, []byte("weft1")) && !bytes.Contains(b, []byte("weftapi1")) && !bytes.Contains(b, []byte("link=")) && !bytes.Contains(b, []byte("whsec_")) {

@@ -55,7 +55,8 @@ func (c *Client) Identities(ctx context.Context) ([]store.Identity, error) {
 	return list.Identities, err
 }
 
-// ApproveIdentity approves somebody who waits, as a user ("" for a new one after what the provider says).
+// ApproveIdentity approves a person who waits, as a user ("" for a new user with a name like
+// the one at the provider).
 func (c *Client) ApproveIdentity(ctx context.Context, id, user string) (i store.Identity, err error) {
 	if err := named("identity", id); err != nil {
 		return i, err

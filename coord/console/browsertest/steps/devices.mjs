@@ -39,7 +39,7 @@ await step("300 devices: filters as chips and in the address, search, order", as
     await page.waitForFunction((q) => new URLSearchParams(location.search).get("q") === q, typed);
   }
   await page.locator("#q").fill("colour:red");
-  await page.getByRole("alert").getByText("Nothing is filtered by").waitFor();
+  await page.getByRole("alert").getByText("There is no filter").waitFor();
   await look(page, "devices-problem");
   await page.getByRole("link", { name: `Show all ${all}` }).click();
   await says(`${all} devices`);
