@@ -30,7 +30,8 @@ head of the audit is saved elsewhere: see weft-server audit head.`
 	return cmd
 }
 
-// auditQuery adds the flags that select records. of reads them once they are parsed.
+// auditQuery adds the flags that select records. of returns the filter after cobra has parsed
+// the flags.
 func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (store.AuditFilter, error)) {
 	var since, until string
 	var w store.AuditFilter
@@ -61,8 +62,8 @@ func auditQuery(cmd *cobra.Command, limit int, limitHelp string) (of func() (sto
 	}
 }
 
-// moment reads a time: an age such as 24h, a day in the local time zone, or RFC 3339.
-// "" is the zero time.
+// moment parses a time: an age such as 24h, a day in the local time zone, or RFC 3339. It returns
+// the zero time for "".
 func moment(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -79,7 +80,7 @@ func moment(flag, s string, now time.Time) (time.Time, error) {
 	return time.Time{}, usagef("%s %q: want how long ago, such as 24h or 7d, a day, such as 2026-11-29, or a time, such as 2026-11-29T18:00:00Z", flag, s)
 }
 
-// auditPage is how many records one request asks for.
+// auditPage is how many records one request to the API asks for.
 const auditPage = 1000
 
 // eachAudit calls f with the wanted records, page by page.
@@ -176,8 +177,8 @@ func auditChange(l audit.Line) string {
 	return s
 }
 
-// differing are two objects without the fields that are the same in both; other values
-// are as they were.
+// differing returns two JSON objects without the fields that are the same in both. It returns
+// values that are not objects unchanged.
 func differing(before, after json.RawMessage) (was, is json.RawMessage) {
 	var b, a map[string]json.RawMessage
 	if json.Unmarshal(before, &b) != nil || json.Unmarshal(after, &a) != nil || b == nil || a == nil {
@@ -199,7 +200,7 @@ func differing(before, after json.RawMessage) (was, is json.RawMessage) {
 	return was, is
 }
 
-// short is a value for a table; --json has all of it.
+// short truncates a value for a table.
 func short(b []byte) string {
 	const most = 60
 	s := string(b)
@@ -236,7 +237,7 @@ func auditExportCmd() *cobra.Command {
 			}
 			host, err := os.Hostname()
 			if err != nil {
-				host = "" // the message says "-"
+				host = "" // AppendSyslog writes "-"
 			}
 			w.Oldest = true
 			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
@@ -265,7 +266,7 @@ func auditExportCmd() *cobra.Command {
 	query = auditQuery(cmd, 0, "how many at most (default all)")
 	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson or rfc5424")
 	cmd.Flags().SetAnnotation("format", noEnv, nil)
-	asJSON = cli.JSONFlag(cmd) // which it prints anyway
+	asJSON = cli.JSONFlag(cmd) // has no effect, because the output is JSON in any case
 	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"ndjson", "rfc5424"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -332,13 +333,14 @@ finds records that a person with the CA's key replaced or cut off at the end.`,
 	return cmd
 }
 
-// readHead reads --head: what audit head printed, or a file that holds it.
+// readHead parses the value of --head: the line that audit head printed, or the name of a file
+// with that line.
 func readHead(s string) (*audit.Head, error) {
 	if s == "" {
 		return nil, nil
 	}
 	where := "--head"
-	if _, err := hex.DecodeString(s); err != nil || len(s) < 64 { // no file is called so
+	if _, err := hex.DecodeString(s); err != nil || len(s) < 64 { // not hexadecimal, so it is a file name
 		b, err := os.ReadFile(s)
 		if err != nil {
 			return nil, usagef("--head: read %s: %w", s, cause.Of(err))

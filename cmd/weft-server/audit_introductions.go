@@ -91,7 +91,7 @@ func auditIntroductionsListCmd() *cobra.Command {
 	return cmd
 }
 
-// introductions returns at most limit of them, all for 0, page by page.
+// introductions reads at most limit introductions, page by page; 0 means all.
 func introductions(ctx context.Context, a *client.Client, q ops.IntroductionQuery, limit int) ([]store.Introduction, error) {
 	list := []store.Introduction{}
 	for {

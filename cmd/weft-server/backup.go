@@ -61,7 +61,7 @@ together are enough to run your server, and without the key a backup is useless.
 			if err != nil {
 				return err
 			}
-			// For weft-server doctor and the console; the backup is good without it.
+			// weft-server doctor and the console show the time of the last backup.
 			ops.NoteBackup(data, time.Now())
 			if *asJSON {
 				return cli.PrintObject(cmd.OutOrStdout(), "backup/1", map[string]any{"file": out, "audit_head": m.Audit})
@@ -123,7 +123,7 @@ others has connected.`,
 // minKey is the length of the shortest key or passphrase that is accepted.
 const minKey = 16
 
-// backupKey reads the key, or makes one when create is set.
+// backupKey reads the key from a file. If create is set and there is no file, it makes one.
 func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	if path == "" {
 		return nil, usagef("name the file of the key: --key-file FILE (it is made the first time; store it apart from the backups)")
@@ -148,7 +148,7 @@ func backupKey(cmd *cobra.Command, path string, create bool) ([]byte, error) {
 	return b, nil
 }
 
-// unfinished begins the names of writeWhole's files until they are complete.
+// unfinished is the pattern of the names that writeWhole's files have until they are complete.
 const unfinished = ".weft-server-*.tmp"
 
 // writeWhole makes a new file with mode 0600, and leaves either the complete file or
@@ -163,8 +163,8 @@ func writeWhole(path string, write func(*os.File) error) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, cause.Of(err))
 	}
-	defer f.Close()           // and with it the lock, when the name is gone
-	defer os.Remove(f.Name()) // nothing, once it is renamed
+	defer f.Close()           // releases the lock too, after the file was renamed or removed
+	defer os.Remove(f.Name()) // does nothing if the file was renamed
 	err = write(f)
 	if err == nil {
 		err = f.Sync()
@@ -175,15 +175,15 @@ func writeWhole(path string, write func(*os.File) error) (err error) {
 	return err
 }
 
-// newUnfinished makes a file that sweep leaves alone while it is open.
+// newUnfinished makes a file and locks it, so that sweep does not remove it while it is open.
 func newUnfinished(dir string) (*os.File, error) {
 	for {
 		f, err := os.CreateTemp(dir, unfinished) // 0600
 		if err != nil {
 			return nil, err
 		}
-		// A sweep may have come before the lock. Where there are no locks there
-		// is no sweep either.
+		// A sweep of another process may have removed the file before it was locked: then try
+		// again. Where files cannot be locked, sweep removes nothing.
 		err = filelock.Try(f)
 		_, gone := os.Stat(f.Name())
 		if !errors.Is(err, filelock.ErrLocked) && gone == nil {
@@ -193,10 +193,10 @@ func newUnfinished(dir string) (*os.File, error) {
 	}
 }
 
-// sweep removes the files in dir that a killed writeWhole has left. A running writeWhole
-// holds the lock of its file.
+// sweep removes the files in dir that a killed writeWhole has left. It spares files that a
+// running writeWhole has locked.
 func sweep(dir string) {
-	left, _ := fs.Glob(os.DirFS(dir), unfinished) // without any, nothing is lost
+	left, _ := fs.Glob(os.DirFS(dir), unfinished) // on errors it removes nothing, which does no harm
 	for _, name := range left {
 		path := filepath.Join(dir, name)
 		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)

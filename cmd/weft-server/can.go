@@ -12,7 +12,7 @@ import (
 	"weft/coord/webapi/client"
 )
 
-// errMayNot is the answer "no" of can --quiet.
+// errMayNot makes can --quiet exit with code 6 for the answer "no".
 var errMayNot = errors.New("it may not be reached")
 
 func canCmd() *cobra.Command {
@@ -35,7 +35,7 @@ and the exit code is 0 for yes and 6 for no; 5 is for a name that is not known.
 		Args: args(cobra.ExactArgs(2)),
 		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) ([]string, error) {
 			words, err := deviceNames(ctx, c)
-			users, _ := c.Users(ctx) // who may not see them has devices to choose from
+			users, _ := c.Users(ctx) // an actor who may not see users is offered only devices
 			for _, u := range users {
 				words = append(words, u.Name)
 			}

@@ -77,8 +77,8 @@ func unaware(list []ops.Device) (n int) {
 	return n
 }
 
-// silentAfter is the silence of an online device after which the list says how long it
-// lasts: the device was asked a moment ago, and answers sooner than that.
+// silentAfter is how long an online device must have been silent for the list to say so. The
+// server has pinged it a moment ago, and a device that is well answers sooner than that.
 const silentAfter = 10 * time.Second
 
 func state(d ops.Device) string {
@@ -262,7 +262,7 @@ func devicesDeleteCmd() *cobra.Command {
 	return cmd
 }
 
-// report prints the device that was changed, and on standard error what was done.
+// report prints the name of the changed device, and on standard error what was done.
 func report(cmd *cobra.Command, asJSON bool, d ops.Device, err error, done string, args ...any) error {
 	if err != nil {
 		return err
@@ -275,7 +275,7 @@ func report(cmd *cobra.Command, asJSON bool, d ops.Device, err error, done strin
 	return err
 }
 
-// called is a device's name, and how people write it where that differs.
+// called returns a device's name, and its Unicode form if that differs.
 func called(d ops.Device) string {
 	if d.Title == d.Name || d.Title == "" {
 		return d.Name

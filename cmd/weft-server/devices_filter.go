@@ -34,7 +34,7 @@ func (w *deviceFilter) flags(f *pflag.FlagSet) {
 	}
 }
 
-// of returns the devices that fit. The list is empty rather than nil.
+// of returns the devices that match, and changes list. The result is not nil.
 func (w *deviceFilter) of(list []ops.Device) []ops.Device {
 	return slices.DeleteFunc(list, func(d ops.Device) bool { return !w.fits(d) })
 }
@@ -51,7 +51,7 @@ func (w *deviceFilter) fits(d ops.Device) bool {
 	return w.search == "" || found(d, w.search)
 }
 
-// found reports whether a word is in what a device is known by.
+// found reports whether a word occurs in one of a device's names, in an address, or in its id.
 func found(d ops.Device, word string) bool {
 	words := []string{strings.TrimSuffix(strings.ToLower(strings.TrimSpace(word)), ".")}
 	if ascii, err := hostname.ASCII(words[0]); err == nil {

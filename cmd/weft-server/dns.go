@@ -15,8 +15,8 @@ import (
 	"weft/overlay/api"
 )
 
-// dns.go shows and changes the DNS settings of the network; dns_lists.go has
-// the records, routes, nameservers and other lists.
+// This file shows and changes the DNS settings of the network. The verbs for records, routes,
+// nameservers and other lists are in dns_lists.go.
 
 func dnsCmd() *cobra.Command {
 	cmd := group("dns", "Show and set names: records, routes, nameservers, search domains, options",
@@ -74,7 +74,7 @@ func showDNS(w io.Writer, i ops.DNSInfo) error {
 	return table(w, rows)
 }
 
-// serverText is a list of nameservers for people.
+// serverText returns a list of nameservers for people.
 func serverText(list []api.Nameserver) string {
 	if len(list) == 0 {
 		return "each device's own"
@@ -122,8 +122,8 @@ func dnsSetCmd() *cobra.Command {
 	return cmd
 }
 
-// editDNS changes DNS settings, and reports the change with the words done. As JSON it
-// prints all present settings.
+// editDNS changes DNS settings, and prints done on standard error. With asJSON it prints all
+// settings after the change instead.
 func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
 	return withServer(cmd, func(ctx context.Context, a *client.Client) error {
 		i, err := a.EditDNS(ctx, e, nil)

@@ -15,7 +15,8 @@ import (
 	"weft/overlay/api"
 )
 
-// listCmd shows one part of the DNS settings; as JSON, it is the field called name.
+// listCmd makes a verb that shows one part of the DNS settings. With --json it prints an object
+// with that part as the field name.
 func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer, ops.DNSInfo) error) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
@@ -40,8 +41,8 @@ func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer
 	return cmd
 }
 
-// editCmd is a verb that changes something and says so on standard error: what
-// was done, and with which arguments; on request it prints all of it as JSON.
+// editCmd makes a verb that changes DNS settings, and prints done and the arguments on standard
+// error. With --json it prints all settings after the change instead.
 func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []string) (ops.DNSEdit, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
@@ -104,8 +105,8 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 	return group("records", "List, add and remove records beside the devices' names", list, add, remove)
 }
 
-// nameservers makes nameservers of addresses; bootstrap addresses go to those
-// that have a host name.
+// nameservers makes nameservers of addresses. Those that have a host name get the bootstrap
+// addresses.
 func nameservers(list, bootstrap []string) []api.Nameserver {
 	out := []api.Nameserver{}
 	for _, a := range list {
@@ -118,7 +119,8 @@ func nameservers(list, bootstrap []string) []api.Nameserver {
 	return out
 }
 
-// hasHost reports whether an address is tls:// or https://.
+// hasHost reports whether a nameserver's address begins with tls:// or https://, and so may have
+// a host name that must be resolved first.
 func hasHost(a string) bool {
 	scheme, _, ok := strings.Cut(a, "://")
 	return ok && (scheme == "tls" || scheme == "https")

@@ -33,8 +33,8 @@ import (
 )
 
 const (
-	lookTime = 5 * time.Second // for each thing that the doctor looks at
-	maxAddrs = 8               // of one host
+	lookTime = 5 * time.Second // for each check
+	maxAddrs = 8               // addresses of one host that are checked
 )
 
 func doctorCmd() *cobra.Command {
@@ -82,7 +82,7 @@ and what is outside the module.`,
 	return cmd
 }
 
-// collect gathers the facts for the doctor. A fact that cannot be found out stays unknown.
+// collect gathers the facts for package doctor. A fact that cannot be determined stays zero.
 func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
 	f := doctor.Facts{Now: time.Now(), Built: facts.BuildTime(), Version: cli.Version(), Data: data, Free: facts.DiskFree(data), Backup: ops.LastBackup(data), Releases: o.releases}
 	if f.Releases == "" {
@@ -118,7 +118,7 @@ func collect(ctx context.Context, data string, o *serveOptions) doctor.Facts {
 	return f
 }
 
-// answers reports whether somebody listens on a unix socket.
+// answers reports whether a process listens on a unix socket.
 func answers(path string) bool {
 	c, err := net.Dial("unix", path)
 	if err == nil {
@@ -144,10 +144,11 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) []string {
 		return nil
 	}
 	f.Devices = len(devices)
-	if r, err := a.Revocations(ctx); err == nil { // an older server that runs does not say
+	// A running server of an older version may not answer the following requests.
+	if r, err := a.Revocations(ctx); err == nil {
 		f.List = doctor.List(r)
 	}
-	if s, err := a.FIPS(ctx); err == nil { // likewise
+	if s, err := a.FIPS(ctx); err == nil {
 		f.FIPS = s.Status
 	}
 	for _, d := range devices {
@@ -155,7 +156,7 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) []string {
 			f.Misnamed = append(f.Misnamed, d.Name)
 		}
 	}
-	if hooks, err := a.Webhooks(ctx); err == nil { // likewise
+	if hooks, err := a.Webhooks(ctx); err == nil {
 		f.Webhooks = doctor.OfWebhooks(hooks)
 	}
 	list, err := a.Relays(ctx)
@@ -170,7 +171,7 @@ func askServer(ctx context.Context, data string, f *doctor.Facts) []string {
 	return urls
 }
 
-// checkPort connects to the port of a running server, and otherwise tries to listen on it.
+// checkPort connects to the port if a server runs, and tries to listen on it if none does.
 func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	network := "tcp"
 	if p.Flag == "--stun" {
@@ -178,13 +179,13 @@ func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	}
 	if running {
 		if network == "udp" {
-			return nil // weft netcheck asks it from where it matters
+			return nil // only other machines can tell whether UDP arrives: weft netcheck does
 		}
 		host, port, err := net.SplitHostPort(p.Addr)
 		if err != nil {
 			return err
 		}
-		switch host { // everywhere is here, too
+		switch host { // if the server listens on all addresses, connect to loopback
 		case "", "0.0.0.0":
 			host = "127.0.0.1"
 		case "::":
@@ -211,8 +212,8 @@ func checkPort(ctx context.Context, p doctor.Port, running bool) error {
 	return l.Close()
 }
 
-// checkSites requests one of the server's URLs as a visitor would: at each address of its
-// host, since a visitor may get any of them.
+// checkSites requests one of the server's URLs as a visitor would, at each address of its host,
+// because a visitor may be given any of them.
 func checkSites(ctx context.Context, raw string, own [][]byte) []doctor.Site {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -254,7 +255,7 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 			}
 			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(addr, port))
 		},
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // what it is shown is judged below
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // the certificate is checked below
 		DisableKeepAlives: true,
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/healthz", nil)
@@ -270,7 +271,7 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 	defer res.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(res.Body, 64))
 	if res.StatusCode != http.StatusOK || strings.TrimSpace(string(body)) != "ok" {
-		s.Err = fmt.Errorf("it answers %s, unlike a weft server", res.Status)
+		s.Err = fmt.Errorf("it answers %s, which a weft server does not", res.Status)
 		return s
 	}
 	chain := res.TLS.PeerCertificates
@@ -280,8 +281,8 @@ func checkSite(ctx context.Context, u *url.URL, addr string, own [][]byte) docto
 	return s
 }
 
-// trusted reports whether a browser would accept a certificate for host. It ignores the
-// date of expiry, which is another finding. roots nil are those of the system.
+// trusted reports whether a browser would accept a certificate for host, apart from its expiry,
+// which is another finding. If roots is nil it uses the system's.
 func trusted(chain []*x509.Certificate, host string, roots *x509.CertPool) bool {
 	o := x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: x509.NewCertPool()}
 	for _, c := range chain[1:] {

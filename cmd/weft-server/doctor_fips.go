@@ -14,8 +14,8 @@ import (
 	level "weft/overlay/report"
 )
 
-// doctorFIPS is weft-server doctor --fips. It reports on the server that runs on data; if
-// none runs, or there is no data, on this program.
+// doctorFIPS implements weft-server doctor --fips. It reports on the server that runs on the data
+// directory. If none runs, or there is no data directory, it reports on this program.
 func doctorFIPS(cmd *cobra.Command, data string, asJSON bool) error {
 	running := answers(filepath.Join(data, "admin.sock"))
 	f, err := askFIPS(cmd.Context(), data)

@@ -96,7 +96,7 @@ func groupsDeleteCmd() *cobra.Command {
 		})
 }
 
-// ownGroups are the groups that were made here, for completion.
+// ownGroups returns the names of the groups that admins have made, for completion.
 func ownGroups(ctx context.Context, c *client.Client) (words []string, err error) {
 	list, err := c.Groups(ctx)
 	for _, g := range slices.DeleteFunc(list, func(g webapi.Group) bool { return g.Created == nil }) {
@@ -105,8 +105,8 @@ func ownGroups(ctx context.Context, c *client.Client) (words []string, err error
 	return words, err
 }
 
-// groupVerb is a verb about one group, with least words or more. do returns what to say
-// about what was done.
+// groupVerb makes a verb about one group that takes one argument if least is 1, and otherwise at
+// least as many as least. do returns the group, and words for what was done.
 func groupVerb(use, short string, least int, words cobra.CompletionFunc, do func(context.Context, *client.Client, []string) (webapi.Group, string, error)) *cobra.Command {
 	var asJSON *bool
 	many := cobra.ExactArgs(1)

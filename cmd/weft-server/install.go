@@ -23,7 +23,7 @@ import (
 	"weft/coord/webapi/client"
 )
 
-// Where an installed server lives.
+// The name and the files of an installed server.
 const (
 	serviceName      = "weft-server"
 	installedProgram = "/usr/local/bin/weft-server"
@@ -86,7 +86,7 @@ network. Make a backup first: weft-server backup.`,
 	return cmd
 }
 
-// serverService describes the daemon, with the flags that were given.
+// serverService describes the service, which runs serve with the flags that install was given.
 func serverService(flags *pflag.FlagSet, o *serveOptions) (service.Service, error) {
 	s := service.Service{
 		Name: serviceName, Description: "weft-server: coordination and relay", Program: installedProgram,
@@ -115,7 +115,7 @@ func handOn(flags *pflag.FlagSet, but ...string) (args []string) {
 			return
 		}
 		v := f.Value.String()
-		if f.Name == "releases" || f.Name == "acme-ca" { // the service starts elsewhere
+		if f.Name == "releases" || f.Name == "acme-ca" { // the service has another working directory
 			if abs, err := filepath.Abs(v); err == nil {
 				v = abs
 			}
@@ -132,7 +132,8 @@ func lowPort(addr string) bool {
 	return err == nil && perr == nil && n > 0 && n < 1024
 }
 
-// serverKind returns the program that starts daemons on this machine.
+// serverKind returns the service manager of this machine, such as systemd, or an error if verb
+// cannot be done here.
 func serverKind(verb string) (service.Kind, error) {
 	if os.Geteuid() != 0 {
 		return "", fmt.Errorf("%s: root is needed; use: sudo weft-server %s", verb, verb)
@@ -150,7 +151,7 @@ func serverKind(verb string) (service.Kind, error) {
 func installServer(cmd *cobra.Command, o *serveOptions, s service.Service, asJSON bool) error {
 	ctx := cmd.Context()
 	if _, err := o.parse(cmd); err != nil {
-		return err // before anything is changed
+		return err
 	}
 	kind, err := serverKind("install")
 	if err != nil {
@@ -210,7 +211,7 @@ func greetInstalled(cmd *cobra.Command, a *client.Client, asJSON bool) error {
 	return s.greet(out, key.Token)
 }
 
-// lastWords returns the last log line of the daemon before it ended, "" when unknown.
+// lastWords returns the last log line of a service before it ended, "" if unknown.
 func lastWords(ctx context.Context, kind service.Kind, name string) string {
 	if kind != service.Systemd {
 		return ""
@@ -251,7 +252,8 @@ func uninstallServer(cmd *cobra.Command, purge, asJSON bool) error {
 	return uninstalled(cmd, asJSON, "", "uninstalled; nothing is left")
 }
 
-// uninstalled says so: kept is the data directory that stays, "" for none.
+// uninstalled prints that the service was removed. kept is the data directory that stays, "" for
+// none.
 func uninstalled(cmd *cobra.Command, asJSON bool, kept, text string) error {
 	if asJSON {
 		return cli.PrintObject(cmd.OutOrStdout(), "uninstall/1", map[string]string{"kept": kept})

@@ -15,14 +15,15 @@ import (
 	"weft/coord/standalone"
 )
 
-// Where an installed relay lives, beside a server if there is one.
+// The name and the data directory of an installed relay. They differ from the server's, so that
+// both can be installed on one machine.
 const (
 	relayServiceName   = "weft-relay"
 	installedRelayData = "/var/lib/weft-relay"
 )
 
-// relayService describes the daemon, with the flags that were given. The token
-// is not among them: it has been used by the time that the service starts.
+// relayService describes the service, which runs relay with the flags that were given, except the
+// token, which has been used when the service starts.
 func relayService(flags *pflag.FlagSet, o *relayOptions) (service.Service, error) {
 	s := service.Service{
 		Name: relayServiceName, Description: "weft-server relay: a standalone relay", Program: installedProgram,
@@ -44,7 +45,7 @@ func installRelay(cmd *cobra.Command, o *relayOptions) error {
 	}
 	so, err := o.parse(cmd)
 	if err != nil {
-		return err // before anything is changed
+		return err
 	}
 	kind, err := serverKind("relay --install")
 	if err != nil {

@@ -63,7 +63,7 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 	return cmd
 }
 
-// parseLife reads --expires.
+// parseLife parses the value of --expires.
 func parseLife(s string) (time.Duration, error) {
 	d, err := parseSpan(s)
 	if err != nil {
@@ -72,7 +72,8 @@ func parseLife(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseSpan is time.ParseDuration with days. None is below or at zero, but "0d".
+// parseSpan is time.ParseDuration, but also accepts days, such as 7d. It refuses durations that
+// are not above zero, except "0d".
 func parseSpan(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
@@ -141,7 +142,8 @@ func keysShowCmd() *cobra.Command {
 	return cmd
 }
 
-// keyIDs are the ids of some keys, for completion.
+// keyIDs returns a function that lists the ids of the keys for which which returns true, for
+// completion.
 func keyIDs(which func(store.Key) bool) func(context.Context, *client.Client) ([]string, error) {
 	return func(ctx context.Context, c *client.Client) (words []string, err error) {
 		keys, err := c.Keys(ctx)
@@ -192,7 +194,7 @@ func keysRevokeCmd() *cobra.Command {
 	return cmd
 }
 
-// complete offers the words that list returns for the first argument.
+// complete makes a completion of the first argument with the words that list returns.
 func complete(list func(context.Context, *client.Client) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(a) > 0 || fromEnv(cmd) != nil {

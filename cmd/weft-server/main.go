@@ -1,16 +1,15 @@
-// Command weft-server is the coordination server and relay, and the verbs that
-// administer it. One file is one verb; what they share:
+// Command weft-server is the coordination server and relay, with the verbs that administer it.
+// Each verb has a file of its own. They share
 //
 //	main.go   the root command, flags from the environment, errors, exit codes
 //	print.go  --json and tables
 //	remote.go  --server and --token-file
 //
-// The verbs other than serve use the server's API (package coord/webapi). They reach a
-// running server through a socket in the data directory; if none runs, this process opens
-// the directory and serves the API to itself. With --server they reach a server elsewhere
-// with a token. Data goes to stdout, everything else to stderr.
-// Exit codes: 0 ok, 1 failed, 2 usage, 5 device unknown, 6 may not be reached (can --quiet),
-// 130 interrupted.
+// The verbs other than serve use the server's API (package coord/webapi). They reach a running
+// server through a socket in the data directory; if none runs, this process opens the directory
+// and serves the API to itself. With --server they reach a server on another machine, with an
+// API token. Data goes to stdout, everything else to stderr. Exit codes: 0 ok, 1 failed, 2
+// usage, 5 device unknown, 6 may not be reached (can --quiet), 130 interrupted.
 package main
 
 import (
@@ -35,7 +34,7 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is main with its environment as parameters; it returns the exit code.
+// run is main with arguments and streams as parameters. It returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -54,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 130
 	}
-	if errors.Is(err, errMayNot) { // an answer, which was not to be printed
+	if errors.Is(err, errMayNot) { // --quiet: print nothing
 		return exitCode(err)
 	}
 	err = cli.Unknown(root, err, func(err error) error { return usageError{err} })
@@ -84,7 +83,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// oneLine keeps an error on one line, whatever is in it.
+// oneLine replaces the line breaks in an error, so that it is printed as one line.
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
@@ -119,7 +118,7 @@ other, and has a web console.
 	return root
 }
 
-// defaultData is the data directory without --data.
+// defaultData returns the data directory that is used without --data.
 func defaultData() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/weft-server"
@@ -149,20 +148,20 @@ func fromEnv(cmd *cobra.Command) (err error) {
 		}
 		f.Annotations[byEnv] = nil
 		if e := cmd.Flags().Set(f.Name, v); e != nil {
-			err = usagef("%s=%q: %s", name, v, cli.Wanted(f)) // no secret is of a type that refuses anything
+			err = usagef("%s=%q: %s", name, v, cli.Wanted(f)) // v is no secret: flags for secrets accept any value
 		}
 	})
 	return err
 }
 
-// noEnv marks a flag that no variable sets: the devices that a list shows must not depend
-// on a variable for the flag of another verb.
+// noEnv marks a flag that no variable sets. Several verbs have a flag of that name, and a
+// variable that was set for one of them must not change what another one does.
 const noEnv = "weft-no-env"
 
 // byEnv marks a flag that a variable has set.
 const byEnv = "weft-by-env"
 
-// typed reports whether a flag is on the command line.
+// typed reports whether a flag is on the command line, and not only set by a variable.
 func typed(cmd *cobra.Command, name string) bool {
 	f := cmd.Flags().Lookup(name)
 	if f == nil {
@@ -187,7 +186,8 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// group is a verb with verbs below it. Without one of them it runs its list, if it has one.
+// group makes a verb with subcommands. Without a subcommand it runs its subcommand list, if it
+// has one.
 func group(use, short string, sub ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(sub...)

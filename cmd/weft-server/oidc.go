@@ -116,7 +116,7 @@ func oidcSetCmd(add bool) *cobra.Command {
 	return cmd
 }
 
-// readSecret reads the one line of a file, or of standard input.
+// readSecret reads a secret, which is the only line of a file, or of standard input for "-".
 func readSecret(stdin io.Reader, path string) (string, error) {
 	in := stdin
 	if path != "-" {
@@ -141,7 +141,8 @@ func oidcRemoveCmd() *cobra.Command {
 		})
 }
 
-// providerVerb is a verb about a provider. said has a place for its name.
+// providerVerb makes a verb about a provider. said is the format of the message after success,
+// with a %s for the provider's id.
 func providerVerb(use, short, said string, check func() error, do func(context.Context, *client.Client, string) (webapi.Provider, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{
@@ -210,7 +211,7 @@ func oidcApproveCmd() *cobra.Command {
 	cmd := identityVerb("approve ID [--user NAME]", "Approve a person who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
 		return c.ApproveIdentity(ctx, id, user)
 	})
-	cmd.Flags().StringVar(&user, "user", "", "the user that it is, who is made if there is none (default: after what the provider says)")
+	cmd.Flags().StringVar(&user, "user", "", "the user that the person becomes, who is made if there is none (default: a new user with a name like the one at the provider)")
 	cmd.Flags().SetAnnotation("user", noEnv, nil)
 	return cmd
 }
@@ -221,8 +222,8 @@ func oidcDenyCmd() *cobra.Command {
 	})
 }
 
-// identityVerb is a verb about somebody. said has a place for what the provider calls
-// them.
+// identityVerb makes a verb about an identity. said is the format of the message after success,
+// with a %s for the person's name at the provider.
 func identityVerb(use, short, said string, do func(context.Context, *client.Client, string) (store.Identity, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{

@@ -264,7 +264,8 @@ func inForce(cmd *cobra.Command, p ops.PolicyText) error {
 	return err
 }
 
-// confirm asks a question on the terminal; without a terminal it fails.
+// confirm asks a question on the terminal. It returns an error for the answer no, and if there
+// is no terminal.
 func confirm(cmd *cobra.Command, question string) error {
 	if !cli.IsTerminal(cmd.InOrStdin()) {
 		return usagef("nothing was changed: there is no terminal to ask on; use --yes")
@@ -275,8 +276,8 @@ func confirm(cmd *cobra.Command, question string) error {
 	return nil
 }
 
-// withPolicy is withServer for a policy in a file. It refuses an empty file, which would be
-// the starting policy, but is more likely the output of a program that failed.
+// withPolicy is withServer for a policy in a file. It refuses an empty file: an empty text stands
+// for the starting policy, but is more likely the output of a program that failed.
 func withPolicy(cmd *cobra.Command, file string, f func(ctx context.Context, c *client.Client, text string) error) error {
 	in := cmd.InOrStdin()
 	if file != "-" {
@@ -309,7 +310,7 @@ func checkLength(file string, text []byte) error {
 
 // checkPolicy checks a policy and prints the warnings.
 func checkPolicy(ctx context.Context, cmd *cobra.Command, c *client.Client, file, text string, match []string) (ops.PolicyCheck, error) {
-	// A text that the API cannot carry gets the same errors.
+	// Parse the text here first, so that a text that cannot be sent as JSON gets the same errors.
 	if _, err := policy.Parse(text); err != nil {
 		if e, ok := errors.AsType[*policy.Error](err); ok {
 			return ops.PolicyCheck{}, wrongLines(cmd, file, e.Problems)
@@ -326,7 +327,8 @@ func checkPolicy(ctx context.Context, cmd *cobra.Command, c *client.Client, file
 	return r, nil
 }
 
-// inFile turns the mistakes of a policy into an error with their places in the file.
+// inFile prints the mistakes in a policy, if err is about some, with their places in the file,
+// and returns an error for them. It returns other errors unchanged.
 func inFile(cmd *cobra.Command, file string, err error) error {
 	p, ok := errors.AsType[*webapi.Problem](err)
 	if !ok || len(p.Errors) == 0 {
@@ -345,7 +347,7 @@ func wrongLines(cmd *cobra.Command, file string, list []policy.Remark) error {
 	return usagef("%s: %d mistakes; nothing was changed", place(file, policy.Remark{}), len(list))
 }
 
-// place is FILE:LINE:COLUMN, as compilers print it.
+// place returns FILE:LINE:COLUMN, as compilers print it.
 func place(file string, r policy.Remark) string {
 	if file == "-" {
 		file = "standard input"

@@ -52,18 +52,18 @@ comes between, what you have typed is kept in a file.`,
 	return cmd
 }
 
-// policyEdit is one session with an editor.
+// policyEdit is one run of policy edit.
 type policyEdit struct {
 	cmd    *cobra.Command
 	yes    bool
-	screen io.Writer // of the editor
-	before ops.PolicyText
-	file   string
-	begun  string // what the editor was opened with
+	screen io.Writer      // the standard output of the editor
+	before ops.PolicyText // the policy in force at the beginning
+	file   string         // that is edited
+	begun  string         // the text with which the editor was opened
 }
 
-// run returns the policy that is in force in the end. While the editor runs, nothing is
-// open on the server, and the data directory is not locked.
+// run returns the policy that is in force at the end. While the editor runs there is no
+// connection to the server, and the data directory is not locked.
 func (e *policyEdit) run() (p ops.PolicyText, err error) {
 	err = withServer(e.cmd, func(ctx context.Context, c *client.Client) (err error) { e.before, err = c.Policy(ctx); return err })
 	if err != nil {
@@ -90,7 +90,8 @@ func (e *policyEdit) run() (p ops.PolicyText, err error) {
 	return p, err
 }
 
-// edit opens the editor, again while the text is wrong and somebody wants to go on.
+// edit opens the editor, and opens it again while the text has mistakes and the person wants to
+// correct them.
 func (e *policyEdit) edit() (p ops.PolicyText, err error) {
 	for {
 		if err := e.open(); err != nil {
@@ -98,7 +99,7 @@ func (e *policyEdit) edit() (p ops.PolicyText, err error) {
 		}
 		text, err := os.ReadFile(e.file)
 		if err != nil {
-			return p, fmt.Errorf("read what was edited: %w", err)
+			return p, fmt.Errorf("read the edited policy: %w", err)
 		}
 		if string(text) == e.begun {
 			return e.before, nil
@@ -141,8 +142,8 @@ func (e *policyEdit) apply(text string) (p ops.PolicyText, err error) {
 	return p, err
 }
 
-// open runs the editor on the file. EDITOR is a shell command, as for other programs: such
-// as "code --wait".
+// open runs the editor on the file. Like other programs it takes EDITOR as a shell command,
+// such as "code --wait".
 func (e *policyEdit) open() error {
 	editor := os.Getenv("VISUAL")
 	if editor == "" {

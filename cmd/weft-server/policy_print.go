@@ -45,7 +45,7 @@ func printChanges(w io.Writer, r ops.PolicyCheck) error {
 	return err
 }
 
-// tagOwners names who may give a tag.
+// tagOwners names those who may give a tag, besides owners and admins.
 func tagOwners(list []string) string {
 	if len(list) == 0 {
 		return "nobody else"
@@ -71,7 +71,7 @@ func party(p ops.Party) string {
 	return strings.Join(words, ", and ")
 }
 
-// some are the first names of many.
+// some joins names. If count is larger than their number, it adds how many more there are.
 func some(names []string, count int, kind string) string {
 	text := strings.Join(names, ", ")
 	if more := count - len(names); more > 0 {
@@ -83,7 +83,7 @@ func some(names []string, count int, kind string) string {
 	return text
 }
 
-// target names what is reached.
+// target names the devices of a change, within its scope.
 func target(c ops.AccessChange) string {
 	devices := some(c.To.Devices, c.To.DeviceCount, "device")
 	switch c.Scope {
@@ -102,7 +102,7 @@ func portsText(ports []string) string {
 	return strings.Join(ports, ", ")
 }
 
-// count is "1 rule", "2 rules".
+// count returns a number with a noun: "1 rule", "2 rules".
 func count(n int, noun string) string { return fmt.Sprintf("%d %s", n, plural(n, noun)) }
 
 func plural(n int, noun string) string {

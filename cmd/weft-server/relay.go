@@ -81,13 +81,13 @@ func (o *relayOptions) run(cmd *cobra.Command) error {
 	}
 	ctx := cmd.Context()
 	defer leaveInTime(cmd)()
-	// The server can be found without a resolver.
+	// Remember the server's addresses, so that the relay finds the server without a resolver.
 	bootstrap := dns.NewBootstrap(filepath.Join(so.Data, "addresses.json"), nil, nil)
 	defer bootstrap.Close()
 	so.NetDial = bootstrap.DialContext
 	r, err := standalone.Start(ctx, so)
 	if err != nil && ctx.Err() != nil {
-		return nil // told to stop before it had begun
+		return nil // it was told to stop while it started
 	}
 	if errors.Is(err, standalone.ErrNotJoined) {
 		return usageError{err}
@@ -161,7 +161,7 @@ func (o *relayOptions) readToken(stdin io.Reader, data string) (string, error) {
 		f, err := os.Open(o.tokenFile)
 		if err != nil {
 			if _, serr := os.Stat(filepath.Join(data, "relay.json")); serr == nil {
-				return "", nil // it has joined, and needs the file no more
+				return "", nil // the relay has joined, and needs no token any more
 			}
 			return "", fmt.Errorf("read token file %s: %w; make a token on the server with: weft-server keys create --relay", o.tokenFile, cause.Of(err))
 		}

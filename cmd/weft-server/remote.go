@@ -14,7 +14,7 @@ import (
 	"weft/overlay/cause"
 )
 
-// elsewhere gives verbs the flags for a server on another machine.
+// elsewhere adds the flags for a server on another machine to verbs.
 func elsewhere(verbs ...*cobra.Command) []*cobra.Command {
 	for _, v := range verbs {
 		v.PersistentFlags().String("server", "", "use this server, https://HOST:PORT, with a token (WEFT_SERVER)")
@@ -23,7 +23,7 @@ func elsewhere(verbs ...*cobra.Command) []*cobra.Command {
 	return verbs
 }
 
-// here makes verbs refuse --server, and say why.
+// here makes verbs refuse --server, with an error that contains why.
 func here(why string, verbs ...*cobra.Command) []*cobra.Command {
 	for _, v := range verbs {
 		for _, name := range []string{"server", "token-file"} {
@@ -42,7 +42,8 @@ func here(why string, verbs ...*cobra.Command) []*cobra.Command {
 	return verbs
 }
 
-// remoteServer is the server of --server, nil when there is none. Nothing is sent yet.
+// remoteServer returns a client for the server that --server names, nil if it names none. It does
+// not connect yet.
 func remoteServer(cmd *cobra.Command) (*client.Client, error) {
 	if cmd.Flags().Lookup("token-file") == nil {
 		return nil, nil

@@ -52,7 +52,7 @@ WEFT_TRUSTED_PROXY, lists separated by commas.`,
 	return cmd
 }
 
-// flags are those of serve, which install hands on.
+// flags adds the flags of serve. install has them too, and passes them to the service.
 func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", coord.DefaultListen, "TCP address for devices, relay and console (TLS)")
 	f.StringVar(&o.console, "console", coord.DefaultConsole, "TCP address on loopback for the console and a reverse proxy (plain HTTP), or off")
@@ -91,7 +91,7 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	ctx := cmd.Context()
 	s, err := coord.NewServer(ctx, options)
 	if err != nil && ctx.Err() != nil {
-		return nil // told to stop before it had begun
+		return nil // it was told to stop while it started
 	}
 	if err != nil {
 		return err
@@ -119,16 +119,16 @@ func (o *serveOptions) serve(cmd *cobra.Command) error {
 	return errors.Join(err, s.Close())
 }
 
-// logFIPS says in the log that FIPS mode is on.
+// logFIPS logs FIPS mode, if it is on.
 func logFIPS(log *slog.Logger) {
 	if f := fips.Now(); f.Mode != fips.Off {
 		log.Info("FIPS mode", "mode", f.Mode, "module", f.Module, "build", f.Frozen)
 	}
 }
 
-// greet prints what the owner of a new network needs to begin, and as JSON where
-// the server is. Not into the log of a service, where the link and the token would
-// stay: weft-server install asks for them.
+// greet prints what the owner of a new network needs to begin, and with --json also the server's
+// addresses. It does not print the link and the token into the log of a service, where they would
+// stay; weft-server install fetches them instead.
 func (o *serveOptions) greet(cmd *cobra.Command, s *coord.Server) error {
 	var sign signIn
 	var w *coord.Welcome
@@ -208,8 +208,8 @@ func (o *serveOptions) parse(cmd *cobra.Command) (so coord.ServerOptions, err er
 	return so, nil
 }
 
-// leaveInTime ends the process after stopWithin if something hangs while it stops, unless
-// stopped is called before.
+// leaveInTime ends the process if it is still running stopWithin after it was told to stop,
+// because something hangs. The caller calls stopped when it has stopped.
 func leaveInTime(cmd *cobra.Command) (stopped func()) {
 	done := make(chan struct{})
 	stop := context.AfterFunc(cmd.Context(), func() {
@@ -226,7 +226,7 @@ func leaveInTime(cmd *cobra.Command) (stopped func()) {
 	}
 }
 
-// logFlags say what is logged, and how.
+// logFlags adds the flags that decide what is logged, and in which format.
 func logFlags(f *pflag.FlagSet, level, format *string) {
 	f.StringVar(level, "log", "info", "what to log to stderr: debug, info, warn, error")
 	f.StringVar(format, "log-format", "text", "how: text or json")
@@ -244,7 +244,7 @@ func logger(cmd *cobra.Command, name, format string) (*slog.Logger, error) {
 	return slog.New(h), nil
 }
 
-// addressOf is an address flag; off is none.
+// addressOf returns the value of an address flag. The value "off" gives no address.
 func addressOf(cmd *cobra.Command, flag, v string) coord.Address {
 	if v == "off" {
 		v = ""
@@ -264,7 +264,7 @@ func checkAddresses(addrs map[string]string) error {
 	return nil
 }
 
-// trimURLs removes a slash at the end, which people often copy along.
+// trimURLs removes the slash at the end of URLs, which people often copy from a browser.
 func trimURLs(urls []string) []string {
 	for i := range urls {
 		urls[i] = strings.TrimSuffix(strings.TrimSpace(urls[i]), "/")

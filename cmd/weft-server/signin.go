@@ -16,12 +16,12 @@ import (
 
 // signIn is a sign-in link, which works once, in the forms that people need.
 type signIn struct {
-	link string // on this machine's loopback, where the console listens there
-	// public is the same by an address that other machines reach, "" if link is
-	// that already or there is none.
+	link string // at the console's address, which is on loopback if the console listens there
+	// public is the same link at an address that other machines can reach, "" if link has that
+	// address already or there is none.
 	public string
-	// fingerprint is the SHA-256 of the certificate that they see at public, ""
-	// when browsers trust it by themselves.
+	// fingerprint is the SHA-256 of the certificate that browsers see at that address, "" if they
+	// trust the certificate.
 	fingerprint string
 }
 
@@ -40,7 +40,7 @@ func newSignIn(link string, urls []string, own [][]byte) signIn {
 		if u.Host != l.Host {
 			s.public = strings.TrimSuffix(raw, "/") + l.RequestURI()
 		}
-		if len(own) == 1 { // with more, the others are a CA's
+		if len(own) == 1 { // if there are more, one is a CA's, which browsers trust
 			s.fingerprint = ca.Fingerprint(own[0])
 		}
 		break
@@ -48,7 +48,8 @@ func newSignIn(link string, urls []string, own [][]byte) signIn {
 	return s
 }
 
-// signInOf makes a signIn of a link that a server, running or not, has made.
+// signInOf makes a signIn of a link that the API returned. It asks the server for its
+// addresses, and finds its certificates in the data directory.
 func signInOf(ctx context.Context, a *client.Client, data, link string) (signIn, error) {
 	list, err := a.Relays(ctx)
 	if err != nil {
@@ -77,12 +78,12 @@ func (s signIn) greet(w io.Writer, token string) error {
 	return err
 }
 
-// fields are a sign-in link in JSON.
+// fields returns a sign-in link for JSON output.
 func (s signIn) fields() map[string]any {
 	return map[string]any{"url": s.link, "public_url": s.public, "fingerprint": s.fingerprint}
 }
 
-// explain says in plain words how to use it from elsewhere.
+// explain returns words that say how to use the link from another machine.
 func (s signIn) explain() string {
 	var b strings.Builder
 	if s.public != "" {

@@ -65,7 +65,7 @@ program can also verify the server with it, whatever certificate its site has.`,
 	return cmd
 }
 
-// services are the names of services, for completion.
+// services returns the names of services, for completion.
 func services(ctx context.Context, c *client.Client) (words []string, err error) {
 	users, err := c.Users(ctx)
 	for _, u := range users {

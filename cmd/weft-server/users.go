@@ -64,7 +64,7 @@ func usersListCmd() *cobra.Command {
 	return cmd
 }
 
-// roleOf is what a user may do, and for which tags.
+// roleOf returns a user's role, with the tags to which it is limited.
 func roleOf(u webapi.User) string {
 	if len(u.Tags) > 0 {
 		return u.Role + " (" + strings.Join(u.Tags, ",") + ")"
@@ -72,7 +72,7 @@ func roleOf(u webapi.User) string {
 	return u.Role
 }
 
-// userState is whether a user may do anything.
+// userState returns a word for whether a user can sign in.
 func userState(u webapi.UserRow) string {
 	switch {
 	case u.Suspended != nil:
@@ -83,13 +83,13 @@ func userState(u webapi.UserRow) string {
 	return "active"
 }
 
-// withDisplayName gives a verb the flag for what people call a user.
+// withDisplayName adds the flag --display-name to a verb.
 func withDisplayName(cmd *cobra.Command, name *string) {
 	cmd.Flags().StringVar(name, "display-name", "", "what people call the user, in any letters")
 	cmd.Flags().SetAnnotation("display-name", noEnv, nil)
 }
 
-// withRole gives a verb the flags of what a user may do.
+// withRole adds the flags --role and --tag to a verb.
 func withRole(cmd *cobra.Command, role *string, tags *[]string) {
 	cmd.Flags().StringVar(role, "role", "member", "what the user may do: owner (everything), admin (everything but owners), operator (devices and keys), auditor (reads everything) or member (own devices and keys)")
 	cmd.Flags().StringSliceVar(tags, "tag", nil, "only for devices and keys with this tag (repeatable)")
@@ -97,7 +97,8 @@ func withRole(cmd *cobra.Command, role *string, tags *[]string) {
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
 }
 
-// roleNamed is the role of a name. The API would refuse another one too, in its own terms.
+// roleNamed returns the role with a name. It refuses unknown names itself, because the API's
+// error would not name the flag.
 func roleNamed(name string) (ops.Role, error) {
 	switch r := ops.Role(name); r {
 	case ops.RoleOwner, ops.RoleAdmin, ops.RoleOperator, ops.RoleAuditor, ops.RoleMember:
@@ -149,7 +150,7 @@ of the same person, and while whoever made it is suspended or may not give that 
 		RunE: func(cmd *cobra.Command, a []string) error {
 			in.Name = a[0]
 			var err error
-			if cmd.Flags().Changed("role") { // without, a user who is here keeps the own one
+			if cmd.Flags().Changed("role") { // without the flag an existing user keeps the role
 				if in.Role, err = roleNamed(role); err != nil {
 					return err
 				}
@@ -184,7 +185,7 @@ of the same person, and while whoever made it is suspended or may not give that 
 					}
 				}
 				fmt.Fprintf(out, "weft-server: invited %s, %s; give this link to nobody else: it works once, until %s\n", made.User.Name, roleOf(made.User), when(&made.Expires))
-				s.public = "" // it is the link that was printed
+				s.public = "" // that link has been printed already
 				fmt.Fprint(out, s.explain())
 				return nil
 			})
@@ -245,7 +246,7 @@ func usersEditCmd() *cobra.Command {
 	return cmd
 }
 
-// userNames are the names of all users, for completion.
+// userNames returns the names of all users, for completion.
 func userNames(ctx context.Context, c *client.Client) (words []string, err error) {
 	users, err := c.Users(ctx)
 	for _, u := range users {
@@ -314,7 +315,7 @@ func usersResetCmd() *cobra.Command {
 	})
 }
 
-// userVerb is a verb about one user. do returns what to say about what was done.
+// userVerb makes a verb about one user. do returns the user, and words for what was done.
 func userVerb[U any](use, short string, words cobra.CompletionFunc, do func(*client.Client, context.Context, string) (U, string, error)) *cobra.Command {
 	var asJSON *bool
 	cmd := &cobra.Command{

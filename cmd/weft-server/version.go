@@ -35,7 +35,7 @@ func printVersion(cmd *cobra.Command, asJSON bool) error {
 		return cli.PrintJSON(cmd.OutOrStdout(), struct {
 			Schema  string `json:"schema"`
 			Version string `json:"version"`
-			Server  string `json:"server"` // "" when none answers
+			Server  string `json:"server"` // "" if no server answers
 			OS      string `json:"os"`
 			Go      string `json:"go"`
 		}{"version/1", cli.Version(), server, runtime.GOOS + "/" + runtime.GOARCH, runtime.Version()})
@@ -50,7 +50,8 @@ func printVersion(cmd *cobra.Command, asJSON bool) error {
 	return nil
 }
 
-// runningVersion asks the server that runs, and opens nothing when none does.
+// runningVersion asks the running server for its version. If none runs it returns "", without
+// opening the data directory.
 func runningVersion(cmd *cobra.Command) string {
 	data, err := dataDir(cmd)
 	if err != nil || !answers(filepath.Join(data, "admin.sock")) {

@@ -66,7 +66,7 @@ func webhooksListCmd() *cobra.Command {
 	return cmd
 }
 
-// secretOf prints a webhook's new secret.
+// secretOf prints the id and the new secret of a webhook.
 func secretOf(w io.Writer, made ops.WebhookCreated) error {
 	_, err := fmt.Fprintf(w, "id %s\nsecret %s\n", made.ID, made.Secret)
 	return err
@@ -115,7 +115,7 @@ a range of them, is allowed with --allow-target.`,
 	return cmd
 }
 
-// hookFlags keeps variables for flags of other verbs out of webhooks.
+// hookFlags marks the flags of webhooks that other verbs have too, so that no variable sets them.
 func hookFlags(cmd *cobra.Command) {
 	for _, name := range []string{"event", "tag", "allow-target", "note", "url"} {
 		if cmd.Flags().Lookup(name) != nil {
@@ -160,7 +160,7 @@ func showWebhook(out io.Writer, w ops.Webhook) error {
 		{"next attempt", when(w.Next)}, {"paused", when(w.Paused)}, {"last error", cli.Plain(w.LastError)},
 	}
 	if w.Missed > 0 {
-		rows = append(rows, []string{"missed", fmt.Sprintf("up to %d events were removed or too old before they could be sent, last %s", w.Missed, when(w.MissedAt))})
+		rows = append(rows, []string{"missed", fmt.Sprintf("up to %d events were never sent, because their records were removed or they became too old; the last one %s", w.Missed, when(w.MissedAt))})
 	}
 	if w.State == ops.WebhookPaused {
 		rows = append(rows, []string{"to go on", "weft-server webhooks edit " + w.ID + " --enable"})
@@ -187,7 +187,7 @@ func status(n int) string {
 	return strconv.Itoa(n)
 }
 
-// allowed is an allowed target as people type it.
+// allowed returns an allowed target in the form in which people type it.
 func allowed(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
@@ -257,7 +257,7 @@ events of that time.`,
 	return cmd
 }
 
-// words are those that are not empty.
+// words returns the words that are not empty. The result is not nil.
 func words(in []string) []string {
 	out := []string{}
 	for _, w := range in {
