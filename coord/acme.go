@@ -19,11 +19,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// ACMEOptions ask for a certificate that browsers trust, for the public site.
-// Nodes do not need it: they know the server by its own CA.
+// ACMEOptions configure a certificate that browsers trust, for the public site. Nodes do not need
+// it, because they verify the server by its own CA.
 type ACMEOptions struct {
-	Domain    string // "" for none
-	Directory string // of the CA, "" is Let's Encrypt's
+	Domain    string // "" for no certificate
+	Directory string // URL of the CA's directory; "" for that of Let's Encrypt
 	CAFile    string // PEM with the CAs of the directory's own certificate, for a private CA
 	Email     string // for the CA, may be ""
 }
@@ -34,14 +34,15 @@ const alpnACME = "acme-tls/1" // RFC 8737
 // answered on the server's own TLS port (TLS-ALPN-01).
 type acmeSite struct {
 	domain  string
-	private bool // the CA is none that browsers know
+	private bool // browsers do not know the CA
 	magic   *certmagic.Config
 	cache   *certmagic.Cache
-	self    *tls.Certificate // until there is one
+	self    *tls.Certificate // used until there is a certificate from the CA
 }
 
-// newACME begins to get a certificate, and to renew it, until ctx ends and
-// close is called. listen is where the TLS port listens.
+// newACME starts to get a certificate and to renew it, until ctx ends. The caller also has to
+// call close. listen is the address of the TLS port, and self the certificate to use until
+// then.
 func newACME(ctx context.Context, o ACMEOptions, data string, listen net.Addr, self *tls.Certificate, log *slog.Logger) (*acmeSite, error) {
 	a := &acmeSite{domain: strings.ToLower(o.Domain), private: o.CAFile != "", self: self}
 	if err := checkDomain(a.domain); err != nil {
@@ -61,7 +62,8 @@ func newACME(ctx context.Context, o ACMEOptions, data string, listen net.Addr, s
 	issuer := certmagic.ACMEIssuer{
 		CA: o.Directory, Email: o.Email, Agreed: true, Logger: zap.NewNop(),
 		DisableHTTPChallenge: true, DisableDistributedSolvers: true,
-		// It looks whether somebody listens there, and it is us.
+		// certmagic checks whether something listens on this address already, which we do, and
+		// then lets us answer the challenge.
 		ListenHost: host, AltTLSALPNPort: number,
 	}
 	if o.Directory == "" {
@@ -85,7 +87,7 @@ func newACME(ctx context.Context, o ACMEOptions, data string, listen net.Addr, s
 	a.magic = certmagic.New(a.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: filepath.Join(data, "acme")},
 		Logger:  zap.NewNop(),
-		// Nobody but the CA is asked.
+		// Contact nobody but the CA.
 		OCSP:    certmagic.OCSPConfig{DisableStapling: true},
 		OnEvent: func(_ context.Context, event string, d map[string]any) error { a.tell(log, event, d); return nil },
 	})
@@ -97,10 +99,10 @@ func newACME(ctx context.Context, o ACMEOptions, data string, listen net.Addr, s
 	return a, nil
 }
 
-// checkDomain wants a name that a public CA could certify.
+// checkDomain refuses names for which a public CA issues no certificates.
 func checkDomain(name string) error {
 	if net.ParseIP(name) != nil || !strings.Contains(name, ".") || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" || len(name) > 253 {
-		return fmt.Errorf("--domain %q: want the name in DNS that leads to this server, such as weft.example.com", name)
+		return fmt.Errorf("--domain %q: want a DNS name that leads to this server, such as weft.example.com", name)
 	}
 	return nil
 }
@@ -114,13 +116,13 @@ func (a *acmeSite) tell(log *slog.Logger, event string, d map[string]any) {
 	}
 }
 
-// config is the TLS configuration of the public site.
+// config returns the TLS configuration of the public site.
 func (a *acmeSite) config() *tls.Config {
 	return &tls.Config{GetCertificate: a.certificate, NextProtos: []string{"h2", "http/1.1", alpnACME}, MinVersion: tls.VersionTLS12}
 }
 
-// certificate answers the CA's challenge, and everybody else with the best
-// certificate there is.
+// certificate returns the certificate for a handshake: the answer to the CA's challenge, the CA's
+// certificate for the domain, or the self-signed one.
 func (a *acmeSite) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if slices.Equal(h.SupportedProtos, []string{alpnACME}) {
 		if !strings.EqualFold(h.ServerName, a.domain) {
@@ -136,7 +138,7 @@ func (a *acmeSite) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error)
 	return a.self, nil
 }
 
-// current is the newest certificate of the domain, nil while there is none.
+// current returns the newest certificate for the domain, nil if there is none yet.
 func (a *acmeSite) current() *tls.Certificate {
 	var best *tls.Certificate
 	for _, c := range a.cache.AllMatchingCertificates(a.domain) {
@@ -149,8 +151,8 @@ func (a *acmeSite) current() *tls.Certificate {
 
 func (a *acmeSite) close() { a.cache.Stop() }
 
-// siteCertificate is what the public site answers with at a URL of this
-// server.
+// siteCertificate returns the certificate with which the public site answers at a URL of this
+// server, and whether browsers trust it.
 func (s *Server) siteCertificate(base string) (c *tls.Certificate, trusted bool) {
 	if s.acme != nil {
 		if u, err := url.Parse(base); err == nil && strings.EqualFold(u.Hostname(), s.acme.domain) {
@@ -162,7 +164,7 @@ func (s *Server) siteCertificate(base string) (c *tls.Certificate, trusted bool)
 	return s.site, false
 }
 
-// domainURL is the address of a server with a domain that was given no other.
+// domainURL returns the URL of a server with a domain that was started without --url.
 func domainURL(domain string, listen net.Addr) string {
 	a, ok := listen.(*net.TCPAddr)
 	if !ok || a.Port == 443 {
@@ -171,8 +173,8 @@ func domainURL(domain string, listen net.Addr) string {
 	return "https://" + net.JoinHostPort(domain, strconv.Itoa(a.Port))
 }
 
-// OwnCertificates are those in a data directory that a server answers
-// with, in DER: of its own making, or a CA's.
+// OwnCertificates returns the certificates of the public site in a data directory, in DER: the
+// self-signed one, and those from an ACME CA.
 func OwnCertificates(data string) (list [][]byte) {
 	path := filepath.Join(data, "site.pem")
 	if c, err := tls.LoadX509KeyPair(path, path); err == nil {

@@ -6,7 +6,7 @@ import (
 	"weft/coord/metrics"
 )
 
-// Collectors are what the server counts, for package metrics.
+// Collectors returns what the server counts, for package metrics.
 func (s *Server) Collectors() []metrics.Collector {
 	return []metrics.Collector{
 		s.requests.Collect, metrics.Relay(s.relay.Stats),
@@ -14,20 +14,20 @@ func (s *Server) Collectors() []metrics.Collector {
 			all, online := s.CountDevices()
 			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
 		}),
-		metrics.Gauge("weft_server_relays", "Relays that run alone.", "state", func() map[string]float64 {
+		metrics.Gauge("weft_server_relays", "Standalone relays.", "state", func() map[string]float64 {
 			all, online := s.CountRelays()
 			return map[string]float64{"online": float64(online), "offline": float64(all - online)}
 		}),
-		metrics.Gauge("weft_server_followers", "Pages of the console that are told when devices change.", "", func() map[string]float64 {
+		metrics.Gauge("weft_server_followers", "Open pages of the console that receive events about devices.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Followers())}
 		}),
 		metrics.Gauge("weft_server_revocation_list_bytes", "Length of the revocation list.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Revocations().Bytes)}
 		}),
-		metrics.Gauge("weft_server_revocation_list_max_bytes", "How long it can be. New certificates are shorter when it is half full, and none can join when it is 7/8 full.", "", func() map[string]float64 {
+		metrics.Gauge("weft_server_revocation_list_max_bytes", "Maximum length of the revocation list. From half full on new certificates are valid for a shorter time; from 7/8 full on no device can join.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Revocations().Max)}
 		}),
-		metrics.Gauge("weft_server_revocations_left_out", "Revoked certificates that found no room in the revocation list: 0, or something has to be done.", "", func() map[string]float64 {
+		metrics.Gauge("weft_server_revocations_left_out", "Revoked certificates for which the revocation list has no room. Above 0, relays refuse them only while they reach the server.", "", func() map[string]float64 {
 			return map[string]float64{"": float64(s.Revocations().Left)}
 		}),
 		metrics.Gauge("weft_server_certificate_expiry_timestamp_seconds", "When the certificate of the public site ends.", "", func() map[string]float64 {

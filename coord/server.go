@@ -29,19 +29,18 @@ import (
 	"weft/overlay/relay/relayserver"
 )
 
-// The ports of a server that was not told others.
+// The default addresses to listen on.
 const (
 	DefaultListen  = ":8443"
 	DefaultConsole = "127.0.0.1:8080"
 	DefaultSTUN    = ":3478"
 )
 
-// closeGrace is how long requests may go on after Close, of the 5 s in which
-// the process ends.
+// closeGrace is how long Close waits for requests to finish. The process has to end within 5 s.
 const closeGrace = 2 * time.Second
 
-// lockWait is how long a starting server waits for a verb, or for the server
-// that it replaces, to leave the data directory.
+// lockWait is how long a starting server waits for a CLI verb, or for the server that it
+// replaces, to release the data directory.
 const lockWait = 3 * time.Second
 
 // Address is where to listen.
@@ -55,8 +54,8 @@ type ServerOptions struct {
 	STUN           Address // UDP
 	TrustedProxies []netip.Prefix
 	ACME           ACMEOptions
-	PasskeyDomain  string // see ops.SetSignIn; "" leaves what is
-	Releases       string // directory of the release to hand out; "" is DATA/releases
+	PasskeyDomain  string // see ops.SetSignIn; "" for no change
+	Releases       string // directory of the release for devices; "" for DATA/releases
 
 	siteTimeout time.Duration // link.ServerConfig.WriteTimeout
 }
@@ -69,12 +68,12 @@ type Server struct {
 	log      *slog.Logger
 	now      func() time.Time
 	trusted  []netip.Prefix
-	timeout  time.Duration // of writing to the site's clients; 0: link's
+	timeout  time.Duration // for writes to the site's clients; 0 for that of package link
 	domain   string        // "" without ACME
 	releases string        // directory
 	tcp      net.Listener
-	plain    net.Listener    // nil when off
-	udp      listen.UDPPorts // none when off
+	plain    net.Listener    // nil if off
+	udp      listen.UDPPorts // none if off
 	admin    net.Listener
 	site     *tls.Certificate
 	acme     *acmeSite // nil without a domain
@@ -96,8 +95,8 @@ type Server struct {
 	once   sync.Once
 }
 
-// NewServer opens the data directory and all listeners and starts serving. An
-// error leaves nothing behind.
+// NewServer opens all listeners and the data directory, and starts serving. If it returns an
+// error nothing is left running. The caller must Close the server.
 func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -119,7 +118,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 		return nil, err
 	}
 	o.Create = true
-	// A verb may be at work in the directory just now.
+	// A CLI verb may be using the directory just now.
 	o.LockWait = lockWait
 	urls := o.URLs
 	if len(urls) == 0 {
@@ -129,7 +128,7 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	case len(o.URLs) == 0 && o.ACME.Domain != "":
 		urls = []string{domainURL(o.ACME.Domain, s.tcp.Addr())}
 	case len(o.URLs) == 0:
-		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that, start with --url https://HOST:PORT")
+		o.Log.Warn("no --url given: devices will look for this server at " + urls[0] + "; if they cannot reach that address, start with --url https://HOST:PORT")
 	}
 	o.Options.URLs = urls
 	o.Options.STUN = listen.STUNAddrs(urls, s.udp)
@@ -150,8 +149,8 @@ func NewServer(ctx context.Context, o ServerOptions) (_ *Server, err error) {
 	releases := cmp.Or(o.Releases, filepath.Join(o.Data, "releases"))
 	s.releases = releases
 	s.release = install.New(releases, o.Log)
-	if _, err := s.release.Current(); o.Releases != "" && errors.Is(err, install.ErrNone) { // else it is said there
-		o.Log.Warn("--releases: " + err.Error() + "; the console shows no line to install weft with until one is copied there: make it with scripts/release --key FILE")
+	if _, err := s.release.Current(); o.Releases != "" && errors.Is(err, install.ErrNone) { // Current logs other errors
+		o.Log.Warn("--releases: " + err.Error() + "; the console cannot show a command that installs weft until a release is copied there: make one with scripts/release --key FILE")
 	}
 	if o.ACME.Domain != "" {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -190,8 +189,8 @@ func (s *Server) listen(o ServerOptions) (err error) {
 	return nil
 }
 
-// checkConsoleAddr keeps plain HTTP, with its passwords and cookies, off the
-// network, unless a reverse proxy that is known by address stands in front.
+// checkConsoleAddr refuses addresses other than loopback for plain HTTP, because passwords and
+// cookies would cross the network unencrypted. With trusted proxies it accepts any address.
 func checkConsoleAddr(addr string, proxied bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -201,7 +200,7 @@ func checkConsoleAddr(addr string, proxied bool) error {
 	if host == "localhost" || err == nil && ip.IsLoopback() || proxied {
 		return nil
 	}
-	return ops.Invalid("--console %s: it is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
+	return ops.Invalid("--console %s: this is plain HTTP and must be on loopback, such as %s; other machines use --listen (or name your reverse proxy with --trusted-proxy)", addr, DefaultConsole)
 }
 
 // build wires relay, link, console and admin around the service.
@@ -256,11 +255,11 @@ func (s *Server) build() {
 	s.SetConsoleURL(s.ConsoleURL())
 }
 
-// fromSource reports whether a version is that of a program built from the source: those of
-// a release are named when they are built.
+// fromSource reports whether a version is that of a program that was built without a release's
+// version.
 func fromSource(version string) bool { return version == "dev" || strings.HasPrefix(version, "dev-") }
 
-// start runs everything. Close waits for it.
+// start starts the goroutines of the server. Close waits for them.
 func (s *Server) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -291,8 +290,8 @@ func (s *Server) Failed() <-chan error { return s.failed }
 // Addr returns the address of the TLS listener.
 func (s *Server) Addr() net.Addr { return s.tcp.Addr() }
 
-// ConsoleURL returns where the console is: on loopback if it listens there,
-// else at the server's first address.
+// ConsoleURL returns the address of the console: that of --console if it listens there, else the
+// server's first URL.
 func (s *Server) ConsoleURL() string {
 	if s.plain != nil {
 		return "http://" + s.plain.Addr().String()
@@ -300,12 +299,12 @@ func (s *Server) ConsoleURL() string {
 	return s.Network().URLs[0]
 }
 
-// Fingerprint is the SHA-256 of the site's certificate as browsers show it.
+// Fingerprint returns the SHA-256 of the site's self-signed certificate as browsers show it.
 func (s *Server) Fingerprint() string { return ca.Fingerprint(s.site.Certificate[0]) }
 
-// Close stops serving: the relay tells its clients, requests get closeGrace
-// to finish, last seen is written, the database closed. It is done well
-// within 5 s and may be called more than once.
+// Close stops serving: the relay tells its clients, requests get closeGrace to finish, the times
+// when devices were last seen are written, and the database is closed. It takes less than 5 s,
+// and may be called more than once.
 func (s *Server) Close() (err error) {
 	s.once.Do(func() { err = s.close() })
 	return err
@@ -313,8 +312,8 @@ func (s *Server) Close() (err error) {
 
 func (s *Server) close() error {
 	s.ready.Store(false)
-	// First of all the ports: nodes that lost their connection try again many
-	// times a second, and each handshake would take time from what is to end.
+	// Close the ports first: nodes that lose their connections try again many times a second, and
+	// handshakes with them would delay the end.
 	s.tcp.Close()
 	if s.plain != nil {
 		s.plain.Close()
@@ -324,7 +323,7 @@ func (s *Server) close() error {
 	s.console.Close()
 	s.CloseStreams()
 	s.stopACME()
-	// Last seen is written while the relay still knows who is online.
+	// Write the last-seen times before the relay forgets which nodes are online.
 	s.cancel()
 	var errs []error
 	if err := s.relay.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -336,7 +335,7 @@ func (s *Server) close() error {
 			s.adminH.Close()
 		}
 	})
-	wg.Go(func() { s.link.Shutdown(ctx) }) // what did not finish in time was cut off
+	wg.Go(func() { s.link.Shutdown(ctx) }) // cuts off requests that do not finish in time
 	wg.Wait()
 	s.closeListeners()
 	s.wg.Wait()

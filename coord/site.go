@@ -15,8 +15,8 @@ import (
 	"weft/overlay/api"
 )
 
-// siteHandler is the public site: the console, the API, and a word for whoever watches
-// over the process.
+// siteHandler returns the handler of the public site: the console, the API, the installer, and
+// /healthz for monitoring.
 func (s *Server) siteHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -29,8 +29,8 @@ func (s *Server) siteHandler() http.Handler {
 		}
 		w.Write([]byte("ok\n"))
 	})
-	// A device without a token asks here what a token would tell it. All of it is public:
-	// what it believes depends on the certificate that it got.
+	// A device without a token gets the pins here that a token would contain. They are public.
+	// Whether the device believes them depends on the certificate of this connection.
 	mux.HandleFunc("GET "+api.PinsPath, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
@@ -39,22 +39,22 @@ func (s *Server) siteHandler() http.Handler {
 	handout := s.release.Handler(s.baseOf, s.sitePin, s.clientAddr, s.console.Fetched)
 	mux.Handle("GET /install", handout)
 	mux.Handle("GET /install/", handout)
-	// Programs come by whatever name they know: a web page that a name was made to point
-	// here for has no token.
+	// The API does not check the host name (see named), because requests need a token, which a
+	// web page in an attack by DNS rebinding does not have.
 	mux.Handle("/api/", webapi.OnSite(s.api, s.Service, webapi.Site{Addr: s.clientAddr, Now: s.now}))
 	mux.Handle("/", s.named(s.console))
 	return mux
 }
 
-// named keeps requests from the console that were made to a name that is not this
-// server's: a web page whose name its owner lets point here (DNS rebinding) would
-// else speak with the console, on loopback too, as if it were its own.
+// named refuses requests to the console with a host name that is not this server's. Otherwise a
+// web page could make its own name point to this server (DNS rebinding) and talk to the console,
+// even on loopback, as if it were its own site.
 //
-// An IP address is no name that could be made to point elsewhere. With TLS the
-// browser has believed the certificate for the name that it asked for. A reverse
-// proxy decides which names it takes. /healthz, /install, /weft and the pins say the same to
-// everybody, whatever the name, and are not asked for one: nodes come by names
-// that the server never heard of.
+// Three kinds of requests are accepted with any name: those to an IP address, which cannot be
+// made to point elsewhere; those over TLS, for which the browser has accepted a certificate for
+// the name; and those from a trusted reverse proxy, which decides which names it serves.
+// /healthz, /install, /weft and the pins are not protected in this way: they answer the same to
+// everybody, and nodes may reach the server by names that it does not know.
 func (s *Server) named(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.isNamed(r) {
@@ -62,12 +62,12 @@ func (s *Server) named(next http.Handler) http.Handler {
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
-		http.Error(w, "This server does not know that it is called what your browser calls it, so its console is not shown.\n"+
+		http.Error(w, "This server does not know the name by which your browser reached it, so it does not show its console.\n"+
 			"Open it at "+s.ConsoleURL()+" or "+s.Network().URLs[0]+", or start the server with this name as one more --url.", http.StatusMisdirectedRequest)
 	})
 }
 
-// isNamed reports whether a request asks for this server.
+// isNamed reports whether named accepts a request.
 func (s *Server) isNamed(r *http.Request) bool {
 	host := hostname(r.Host)
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") || host != "" && host == hostname(s.domain) {
@@ -88,9 +88,8 @@ func (s *Server) isNamed(r *http.Request) bool {
 	})
 }
 
-// trustedSite reports whether the browser of a request trusts the certificate that it
-// got, without being told to: the one for --domain, or that of a reverse proxy, which
-// has one for whatever it serves.
+// trustedSite reports whether the browser of a request trusts the site's certificate by itself:
+// it is the one for --domain, or that of a trusted reverse proxy.
 func (s *Server) trustedSite(r *http.Request) bool {
 	if r.TLS == nil {
 		direct, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -99,7 +98,7 @@ func (s *Server) trustedSite(r *http.Request) bool {
 	return s.acme != nil && hostname(r.Host) == hostname(s.domain) && s.acme.current() != nil
 }
 
-// hostname is a Host header's without its port, folded.
+// hostname returns the host in a Host header, without the port, in lower case.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -108,7 +107,7 @@ func hostname(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
-// clientAddr is whose request r is, behind a trusted reverse proxy too.
+// clientAddr returns the address of the client that sent r, also behind a trusted reverse proxy.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	if a, ok := s.remoteAddr(r).(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap()
@@ -117,8 +116,8 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// baseOf is this server's address as a request named it, if it is one that
-// devices may use, else the first of those.
+// baseOf returns the server's URL with the host of a request, or the server's first URL if none
+// has that host.
 func (s *Server) baseOf(r *http.Request) string {
 	urls := s.Network().URLs
 	for _, raw := range urls {
@@ -129,8 +128,9 @@ func (s *Server) baseOf(r *http.Request) string {
 	return urls[0]
 }
 
-// sitePin pins the key of a site certificate that browsers do not trust. What a
-// reverse proxy answers with is not known here, and had better be trusted.
+// sitePin returns the pin of the site's certificate at a URL, "" if browsers trust the
+// certificate. Behind a reverse proxy it returns "" too, because the proxy's certificate is not
+// known here.
 func (s *Server) sitePin(base string) string {
 	site, trusted := s.siteCertificate(base)
 	if trusted || len(s.trusted) > 0 {
@@ -143,7 +143,7 @@ func (s *Server) sitePin(base string) string {
 	return install.Pin(leaf)
 }
 
-// offer is what devices install, nil while there is no release.
+// offer returns the release that devices install, nil if there is none.
 func (s *Server) offer() *install.Offer {
 	d, err := s.release.Current()
 	if err != nil {
@@ -153,9 +153,9 @@ func (s *Server) offer() *install.Offer {
 	return &install.Offer{Base: base, Pin: s.sitePin(base), Manifest: d.Manifest}
 }
 
-// remoteAddr is the client's address behind a trusted reverse proxy: the last
-// address of X-Forwarded-For that is not a trusted proxy itself. Nobody else
-// is believed.
+// remoteAddr returns the client's address if a request comes from a trusted reverse proxy: the
+// last address in X-Forwarded-For that is not a trusted proxy itself. It returns nil for
+// requests from others, whose headers prove nothing.
 func (s *Server) remoteAddr(r *http.Request) net.Addr {
 	direct, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !s.trusts(direct.Addr()) {

@@ -6,15 +6,14 @@ import (
 	"weft/coord/ops"
 )
 
-// Welcome is what the owner of a new network needs to begin: both work once.
+// Welcome is what the owner of a new network needs to begin. The link and the token work once.
 type Welcome struct {
 	ConsoleURL string // sign-in link
 	Token      string // for the first device; it gets the tag "device"
 }
 
-// Welcome makes them if nobody was given any yet, else it returns nil. That
-// is judged by the keys, so a server that was killed before it printed them
-// does so at its next start.
+// Welcome makes a link and a token if the network has no keys yet; otherwise it returns nil. So a
+// server that was killed before it made the key does it at its next start.
 func (s *Server) Welcome(ctx context.Context) (*Welcome, error) {
 	keys, err := s.Keys(ctx, ops.Root(), 1)
 	if err != nil || len(keys) > 0 {

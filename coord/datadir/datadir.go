@@ -1,5 +1,5 @@
-// Package datadir holds the data directory of a server, or of a relay that runs
-// alone, for one process.
+// Package datadir locks the data directory of a server or of a standalone relay, so that only one
+// process uses it.
 package datadir
 
 import (
@@ -13,14 +13,15 @@ import (
 	"weft/overlay/filelock"
 )
 
-// ErrLocked means that another process has the data directory.
+// ErrLocked means that another process has locked the data directory.
 var ErrLocked = errors.New("another weft-server uses this data directory")
 
-// LockFile is the file in a data directory that its owner holds the lock of.
+// LockFile is the name of the file in a data directory that is locked.
 const LockFile = "lock"
 
-// Lock takes the data directory for this process, waiting a while for one
-// that is about to leave. The lock ends with the process, however it ends.
+// Lock locks the data directory dir. If another process has locked it, Lock waits up to wait for
+// that process to end, and then returns ErrLocked. The caller releases the lock with
+// filelock.Release; it also ends with the process.
 func Lock(ctx context.Context, dir string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -1,19 +1,18 @@
-// Package install hands a release (package overlay/release) out to devices:
+// Package install serves a release (package overlay/release) to devices:
 //
 //	GET /install                   a shell script, made for this request
 //	GET /install/NAME              a file that the release's manifest names
-//	GET /install/for/KEY[/NAME]    the same, for a device that is to join with this key: whoever
-//	                               made the key sees that something fetches
+//	GET /install/for/KEY[/NAME]    the same, for a device that will join with this key; the
+//	                               console shows the person who made the key that it is fetched
 //
-// The script holds the SHA-256 of each program and, where the server's
-// certificate is of its own making, the pin of its key, so that all trust in
-// what is installed comes from the line that the console shows. The directory
-// is read again when its manifest has changed: the owner copies a release in
-// and is done.
+// The script contains the SHA-256 of each program and, if the server's certificate is
+// self-signed, the pin of its key. So a device that runs the command that the console shows
+// need trust nothing else. The directory is read again when its manifest has changed, so the
+// owner only has to copy a release into it.
 //
-// A download takes a file and 16 KB of memory for as long as it lasts, so there
-// are at most 256 at a time, 32 for one address; who comes when there are more
-// waits for a while and is then told to come back.
+// A download takes an open file and 16 KB of memory for as long as it lasts, so there are at
+// most 256 at a time, and 32 for one address. Further requests wait for downloadWait, and are
+// then told to try again later.
 package install
 
 import (
@@ -49,7 +48,7 @@ const (
 	downloadWait  = 10 * time.Second
 )
 
-// ErrNone is of a directory without a manifest.
+// ErrNone means that the directory has no manifest.
 var ErrNone = errors.New("no release")
 
 // Releases serves a release directory. Its methods may be called from any
@@ -62,8 +61,8 @@ type Releases struct {
 
 	mu sync.Mutex
 	// mu guards the following.
-	open    *release.Dir // nil while there is none
-	changed time.Time    // modification time of its manifest
+	open    *release.Dir // nil for none
+	changed time.Time    // modification time of the manifest that was read last
 	err     error        // why there is none
 }
 
@@ -75,8 +74,8 @@ func New(dir string, log *slog.Logger) *Releases {
 	return &Releases{dir: dir, log: log, downloads: limited.NewBudget(downloads, downloadsEach)}
 }
 
-// Current returns the release in the directory; the error says why there is
-// none. It stays open until the next one is there.
+// Current returns the release in the directory, or an error that says why there is none. The
+// release stays open until the next one replaces it; the caller does not close it.
 func (r *Releases) Current() (*release.Dir, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,15 +91,15 @@ func (r *Releases) Current() (*release.Dir, error) {
 	r.drop(err)
 	r.open, r.changed = d, fi.ModTime()
 	if err != nil {
-		r.log.Error("cannot hand the release out", "err", err)
+		r.log.Error("cannot serve the release", "err", err)
 		return nil, err
 	}
-	r.log.Info("hands a release out", "version", d.Version, "files", len(d.Files))
+	r.log.Info("serves a release", "version", d.Version, "files", len(d.Files))
 	return d, nil
 }
 
-// drop lets go of the release; a request that reads one of its files has that
-// open. mu is held.
+// drop closes the release. Requests that are reading one of its files have the file open, and
+// continue. The caller holds mu.
 func (r *Releases) drop(err error) {
 	if r.open != nil {
 		r.open.Close()
@@ -108,14 +107,14 @@ func (r *Releases) drop(err error) {
 	r.open, r.changed, r.err = nil, time.Time{}, err
 }
 
-// Close lets go of the release.
+// Close closes the release.
 func (r *Releases) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.drop(errors.New("closed"))
 }
 
-// Key returns the public key of the release's owner, nil when there is none.
+// Key returns the public key with which the release is signed, nil if there is no release.
 func (r *Releases) Key() []byte {
 	d, err := r.Current()
 	if err != nil {
@@ -124,28 +123,29 @@ func (r *Releases) Key() []byte {
 	return d.Key
 }
 
-// Pin is the certificate's key as curl's --pinnedpubkey wants it.
+// Pin returns a hash of the certificate's key in the form of curl's --pinnedpubkey.
 func Pin(leaf *x509.Certificate) string {
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	return "sha256//" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Offer is a release at the address where devices get it.
+// Offer is a release with the address from which devices get it.
 type Offer struct {
 	Base     string // of the server, "https://HOST:PORT"
 	Pin      string // of its certificate, "" for one that browsers trust
 	Manifest *release.Manifest
 }
 
-// Line is what a user pastes on a device with a shell: it installs, and joins with a token of
-// the key with this id ("" for one that nobody watches).
+// Line returns the command that a person pastes into a shell on a device. It installs weft, and
+// joins with token. key is the id of the token's key, so that the console can show the progress;
+// "" for no progress.
 func (o Offer) Line(key, token string) string {
 	return fmt.Sprintf("%s %s | sh -s -- %s", o.curl("curl"), o.Base+directory(key), token)
 }
 
-// WindowsLine is the same for PowerShell, as an administrator. There is no script for Windows:
-// the program is fetched, compared with the hash in the line, and installs itself. "" is of a
-// release without it.
+// WindowsLine returns the command for PowerShell, as an administrator. There is no script for
+// Windows: the command fetches the program, compares it with the hash in the command, and the
+// program installs itself. It returns "" if the release has no such program.
 func (o Offer) WindowsLine(arch, key, token string) string {
 	i := slices.IndexFunc(o.Manifest.Files, func(f release.File) bool {
 		return f.Program == "weft" && f.Kind == "binary" && f.OS == "windows" && f.Arch == arch && plain(f.Name) && plain(f.SHA256)
@@ -165,12 +165,12 @@ func (o Offer) curl(program string) string {
 	return program + " -fsSLk --pinnedpubkey " + o.Pin
 }
 
-// Has reports whether the release has a program for a system, as Go calls it.
+// Has reports whether the release has a program for a system, such as "linux" (GOOS).
 func (o Offer) Has(system string) bool {
 	return slices.ContainsFunc(o.Manifest.Files, func(f release.File) bool { return f.Program == "weft" && f.Kind == "binary" && f.OS == system })
 }
 
-// directory is where the files for a key are.
+// directory returns the path below which the files for a key are served.
 func directory(key string) string {
 	if key == "" {
 		return "/install"
@@ -178,16 +178,15 @@ func directory(key string) string {
 	return "/install/for/" + key
 }
 
-// validKey reports whether a word may be the id of a key.
+// validKey reports whether a word has the form of a key's id.
 func validKey(s string) bool {
 	return len(s) > 0 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
 
-// Handler serves all addresses. base returns the server's own address for a
-// request ("https://HOST:PORT"), pin the pin of the certificate that answers
-// there, "" for one that browsers trust, from the client's address. seen, unless it is nil,
-// is told that somebody fetches the script, or a program, for a key, of which there may be
-// none: anybody can ask.
+// Handler returns the handler of all paths. base returns the server's URL for a request
+// ("https://HOST:PORT"); pin returns the pin of the certificate at that URL, "" if browsers trust
+// it; from returns the client's address. seen, unless it is nil, is called when the script or a
+// program is fetched for a key. Anybody can do that, so there may be no such key.
 func (r *Releases) Handler(base func(*http.Request) string, pin func(base string) string, from func(*http.Request) netip.Addr, seen func(key string, program bool, from netip.Addr)) http.Handler {
 	mux := http.NewServeMux()
 	serve := func(pattern string, f http.HandlerFunc) {
@@ -207,7 +206,7 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func(base string
 	serve("", func(w http.ResponseWriter, req *http.Request) {
 		d, err := r.Current()
 		if err != nil {
-			// sh is at the other end of the pipe: it, too, is told.
+			// The answer is piped into sh, so it is a script that prints the error.
 			w.Header().Set("Content-Type", "text/x-shellscript; charset=utf-8")
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, "echo 'weft: this server has no release to install; its owner makes one with: scripts/release --key FILE, and copies it to the releases directory of the server' >&2; exit 1")
@@ -228,7 +227,7 @@ func (r *Releases) Handler(base func(*http.Request) string, pin func(base string
 	return mux
 }
 
-// Script returns the script for a server at base, and for a key ("" for none).
+// Script returns the installation script of a server at base, for a key ("" for none).
 func Script(m *release.Manifest, base, pin, key string) string {
 	var programs []string
 	for _, f := range m.Files {
@@ -247,7 +246,7 @@ func Script(m *release.Manifest, base, pin, key string) string {
 	).Replace(script)
 }
 
-// plain reports whether a word from a manifest can stand in a script as it is.
+// plain reports whether a word from a manifest needs no quoting in a script.
 func plain(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+~-") == ""
 }
@@ -261,7 +260,8 @@ func printable(r rune) rune {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// file serves what the manifest names, and nothing else that lies there.
+// file serves a file that the manifest names, or the manifest itself with its signature and
+// key. It serves no other files of the directory.
 func (r *Releases) file(w http.ResponseWriter, req *http.Request) {
 	d, err := r.Current()
 	if err != nil {
@@ -286,7 +286,7 @@ func (r *Releases) file(w http.ResponseWriter, req *http.Request) {
 	}
 	f, err := d.OpenFile(d.Files[i])
 	if errors.Is(err, fs.ErrNotExist) {
-		http.Error(w, "the manifest names it, but it is not there", http.StatusNotFound)
+		http.Error(w, "the manifest names this file, but it is missing on the server", http.StatusNotFound)
 		return
 	}
 	if err != nil {

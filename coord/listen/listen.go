@@ -1,5 +1,5 @@
-// Package listen opens the ports of a server, or of a relay that runs alone, and
-// says where they are found.
+// Package listen opens the ports of a server or of a standalone relay, and returns the
+// addresses at which nodes reach them.
 package listen
 
 import (
@@ -11,14 +11,15 @@ import (
 	"weft/overlay/cause"
 )
 
-// Address is where to listen. A port that is taken is an error when somebody
-// asked for it, and a warning when it is only the default.
+// Address is an address to listen on. That its port is taken is an error if the address was given
+// by a flag, and only a warning if it is a default.
 type Address struct {
-	Addr     string // "" to not listen
-	Explicit bool
+	Addr     string // "" for not to listen
+	Explicit bool   // given by a flag
 }
 
-// Optional makes a warning of an error about a port that was only a default.
+// Optional returns err if the address is explicit. Otherwise it logs err as a warning and returns
+// nil.
 func (a Address) Optional(err error, log *slog.Logger) error {
 	if err == nil || a.Explicit {
 		return err
@@ -27,7 +28,7 @@ func (a Address) Optional(err error, log *slog.Logger) error {
 	return nil
 }
 
-// TCP listens. The error names the flag that chooses another address.
+// TCP listens on a TCP address. The error names the flag with which to choose another address.
 func TCP(a Address, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", a.Addr)
 	if err != nil {
@@ -40,8 +41,8 @@ func (a Address) failed(flag string, err error) error {
 	return fmt.Errorf("listen on %s: %w; choose another with %s", a.Addr, cause.Of(err), flag)
 }
 
-// DefaultURL is where a listener is reached at this machine's address on its
-// default route. Nothing is sent.
+// DefaultURL returns the URL of a listener. If it listens on all addresses, the URL has the
+// address of this machine's default route. To find that address it sends no packet.
 func DefaultURL(at net.Addr) string {
 	host := "127.0.0.1"
 	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {

@@ -11,16 +11,14 @@ import (
 	"weft/overlay/relay/relayserver"
 )
 
-// UDPPorts are a relay's sockets for UDP: that of --stun, where nodes ask for
-// STUN and lanes, and, if the next port is free, a second one, where they ask for
-// STUN only. Asked at both, a node learns whether the NAT in front of it shows
-// each destination another port; from one it cannot. Both are served in the same
-// way: on Linux, what a machine of several addresses answers leaves from the
-// address that was asked.
+// UDPPorts are a relay's UDP sockets: that of --stun, which nodes use for STUN and lanes, and, if
+// the next port is free, a second one, which they use for STUN only. A node needs both to learn
+// whether its NAT uses another external port for each destination. Both are served in the same
+// way: on Linux, a machine with several addresses answers from the address that was asked.
 type UDPPorts []*net.UDPConn
 
-// UDP listens at a, and at the next port if that is free. The error names the
-// flag that chooses another address.
+// UDP listens on a, and on the next port if that is free. The error names the flag with which to
+// choose another address.
 func UDP(a Address, flag string) (UDPPorts, error) {
 	at, err := net.ResolveUDPAddr("udp", a.Addr)
 	if err != nil {
@@ -39,8 +37,8 @@ func UDP(a Address, flag string) (UDPPorts, error) {
 	return ports, nil
 }
 
-// STUNAddrs is where nodes find the ports: at each of the hosts of urls, the
-// one with lanes first.
+// STUNAddrs returns the addresses at which nodes reach the ports: each port at each host of urls,
+// those of the first port first.
 func STUNAddrs(urls []string, ports UDPPorts) []string {
 	addrs := []string{}
 	for _, p := range ports {
@@ -63,7 +61,7 @@ func (ports UDPPorts) Serve(ctx context.Context, relay *relayserver.Server) erro
 	for i, p := range ports {
 		wg.Go(func() {
 			if errs[i] = relay.ServeUDP(ctx, p); errs[i] != nil {
-				cancel() // half of it is not to look like all of it
+				cancel() // if one port fails, stop both, so that the failure is noticed
 			}
 		})
 	}

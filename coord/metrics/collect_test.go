@@ -27,7 +27,7 @@ func TestText(t *testing.T) {
 # TYPE weft_server_requests_total counter
 weft_server_requests_total{code="200",route="GET /x"} 51
 weft_server_requests_total{code="503",route="GET /x"} 1
-# HELP weft_server_request_seconds How long they took. Relays wait in theirs for news.
+# HELP weft_server_request_seconds How long requests took. Those of relays include the time in which they wait for news.
 # TYPE weft_server_request_seconds histogram
 weft_server_request_seconds_bucket{route="GET /x",le="0.005"} 1
 weft_server_request_seconds_bucket{route="GET /x",le="0.01"} 1

@@ -1,9 +1,9 @@
 // Package metrics serves what the server and its relays count, for Prometheus:
 // GET /metrics on a loopback address of its own, never on a public one.
 //
-//	metrics.go   the listener, and what the relay counts
+//	metrics.go   the listener, and the counters of the relay
 //	requests.go  requests, by route
-//	process.go   what the process uses; process_linux.go reads it
+//	process.go   resources of the process; process_linux.go: those that Linux reports
 package metrics
 
 import (
@@ -33,8 +33,7 @@ type Listener struct {
 	wg  sync.WaitGroup
 }
 
-// CheckAddr refuses an address that others could reach: metrics have no
-// password.
+// CheckAddr refuses an address that other machines could reach, because metrics have no password.
 func CheckAddr(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -43,10 +42,11 @@ func CheckAddr(addr string) error {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("--metrics %s: it has no password and must be on loopback, such as 127.0.0.1:9273", addr)
+	return fmt.Errorf("--metrics %s: metrics have no password, so the address must be on loopback, such as 127.0.0.1:9273", addr)
 }
 
-// Listen serves the collectors, and what the process uses, at addr.
+// Listen serves the collectors, and the resources of the process, at addr. The caller closes the
+// Listener.
 func Listen(ctx context.Context, addr, version string, log *slog.Logger, list ...Collector) (*Listener, error) {
 	if err := CheckAddr(addr); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func Listen(ctx context.Context, addr, version string, log *slog.Logger, list ..
 	return m, nil
 }
 
-// Close ends it.
+// Close stops serving and waits for the goroutine.
 func (m *Listener) Close() error {
 	err := m.srv.Close()
 	m.wg.Wait()
@@ -88,7 +88,7 @@ func Handler(version string, list ...Collector) http.Handler {
 	return mux
 }
 
-// Relay collects what a relay counts.
+// Relay returns a collector of a relay's counters.
 func Relay(stats func() relayserver.Stats) Collector {
 	return func(t *promtext.Text) {
 		s := stats()
@@ -99,13 +99,13 @@ func Relay(stats func() relayserver.Stats) Collector {
 			v    uint64
 		}{
 			{"weft_relay_clients", promtext.Gauge, "Nodes that are connected.", uint64(s.Clients)},
-			{"weft_relay_bytes_total", promtext.Counter, "Bytes of packets and introductions taken in.", uint64(s.Bytes)},
-			{"weft_relay_dropped_bytes_total", promtext.Counter, "Bytes of those that found no room.", uint64(s.Dropped)},
+			{"weft_relay_bytes_total", promtext.Counter, "Bytes of packets and introductions received.", uint64(s.Bytes)},
+			{"weft_relay_dropped_bytes_total", promtext.Counter, "Bytes of packets and introductions that were dropped because a queue was full.", uint64(s.Dropped)},
 			{"weft_relay_refused_total", promtext.Counter, "Connections refused.", uint64(s.Refused)},
 			{"weft_relay_replaced_total", promtext.Counter, "Connections that a newer one of the same node replaced.", uint64(s.Replaced)},
 			{"weft_relay_lanes", promtext.Gauge, "Pairs of nodes that use UDP.", uint64(s.Lanes)},
-			{"weft_relay_lane_bytes_total", promtext.Counter, "Bytes sent on by UDP.", uint64(s.LaneBytes)},
-			{"weft_relay_lane_dropped_bytes_total", promtext.Counter, "Bytes by UDP that found no room or no way, or were too many.", uint64(s.LaneDropped)},
+			{"weft_relay_lane_bytes_total", promtext.Counter, "Bytes forwarded by UDP.", uint64(s.LaneBytes)},
+			{"weft_relay_lane_dropped_bytes_total", promtext.Counter, "Bytes by UDP that were dropped: a queue was full, there was no lane, or the rate was too high.", uint64(s.LaneDropped)},
 		} {
 			t.Head(m.name, m.kind, m.help)
 			t.Value(m.name, float64(m.v))
@@ -113,7 +113,8 @@ func Relay(stats func() relayserver.Stats) Collector {
 	}
 }
 
-// Gauge collects one number, by the values of a label, "" for no label.
+// Gauge returns a collector of one gauge. get returns its values by the values of label. If
+// label is "" get returns at most one value, and its key is ignored.
 func Gauge(name, help, label string, get func() map[string]float64) Collector {
 	return func(t *promtext.Text) {
 		values := get()

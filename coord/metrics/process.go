@@ -8,11 +8,11 @@ import (
 	"weft/overlay/promtext"
 )
 
-// started is about when the process did.
+// started is about when the process started.
 var started = time.Now()
 
-// ofRuntime are those of the runtime's own metrics that are passed on, by the names that
-// Prometheus' library for Go gave them.
+// ofRuntime are the metrics of Go's runtime that are exported, under the names that the
+// Prometheus library for Go uses.
 var ofRuntime = []struct {
 	name string
 	kind promtext.Kind
@@ -28,7 +28,7 @@ var ofRuntime = []struct {
 	{"go_sched_gomaxprocs_threads", promtext.Gauge, "Threads that run Go code at a time, at most.", "/sched/gomaxprocs:threads"},
 }
 
-// process is what the process uses.
+// process appends the resources that the process uses.
 func process(t *promtext.Text) {
 	t.Head("go_info", promtext.Gauge, "Always 1; the version of Go.")
 	t.Value("go_info", 1, "version", runtime.Version())
@@ -39,7 +39,7 @@ func process(t *promtext.Text) {
 	metrics.Read(samples)
 	for i, m := range ofRuntime {
 		if samples[i].Value.Kind() != metrics.KindUint64 {
-			continue // another version of Go
+			continue // this version of Go does not have it
 		}
 		t.Head(m.name, m.kind, m.help)
 		t.Value(m.name, float64(samples[i].Value.Uint64()))

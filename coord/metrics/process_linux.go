@@ -9,7 +9,7 @@ import (
 	"weft/overlay/promtext"
 )
 
-// ofSystem is what Linux says of the process. What cannot be read is left out.
+// ofSystem appends what Linux reports about the process. It leaves out what cannot be read.
 func ofSystem(t *promtext.Text) {
 	one := func(name string, k promtext.Kind, help string, v float64) {
 		t.Head(name, k, help)
@@ -30,7 +30,7 @@ func ofSystem(t *promtext.Text) {
 		}
 	}
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
-		one("process_open_fds", promtext.Gauge, "Open file descriptors.", float64(len(fds)-1)) // without that of the directory
+		one("process_open_fds", promtext.Gauge, "Open file descriptors.", float64(len(fds)-1)) // without the one that reads the directory
 	}
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {

@@ -12,8 +12,8 @@ import (
 	"weft/overlay/promtext"
 )
 
-// Requests counts the requests that a handler answers, by the pattern that
-// matched and the status.
+// Requests counts the requests to a handler, by the pattern that matched and the status of the
+// answer.
 type Requests struct {
 	mu     sync.Mutex // guards the following
 	total  map[answer]uint64
@@ -25,27 +25,27 @@ type answer struct {
 	code  int
 }
 
-// histogram counts how long requests took: up to each of the bounds, and all.
+// histogram counts requests by how long they took.
 type histogram struct {
-	upTo  [len(bounds)]uint64
+	upTo  [len(bounds)]uint64 // requests that took at most bounds[i]
 	count uint64
 	sum   float64 // seconds
 }
 
 var bounds = [...]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10} // seconds
 
-// NewRequests makes its counters.
+// NewRequests returns Requests without any counts.
 func NewRequests() *Requests {
 	return &Requests{total: map[answer]uint64{}, routes: map[string]*histogram{}}
 }
 
-// Count counts what h answers.
+// Count returns a handler that counts the requests to h.
 func (q *Requests) Count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		s := &statusWriter{ResponseWriter: w, code: http.StatusOK}
 		h.ServeHTTP(s, r)
-		route := r.Pattern // of the mux; there are as many as it has routes
+		route := r.Pattern // the mux has few patterns, so there are few routes
 		if route == "/" || route == "" {
 			route = "other"
 		}
@@ -71,7 +71,7 @@ func (q *Requests) add(route string, code int, seconds float64) {
 	}
 }
 
-// Collect is its Collector.
+// Collect is a Collector of the counts.
 func (q *Requests) Collect(t *promtext.Text) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,7 +83,7 @@ func (q *Requests) Collect(t *promtext.Text) {
 	for _, a := range slices.SortedFunc(maps.Keys(q.total), func(a, b answer) int { return cmp.Or(cmp.Compare(a.route, b.route), cmp.Compare(a.code, b.code)) }) {
 		t.Value(total, float64(q.total[a]), "code", strconv.Itoa(a.code), "route", a.route)
 	}
-	t.Head(seconds, promtext.Histogram, "How long they took. Relays wait in theirs for news.")
+	t.Head(seconds, promtext.Histogram, "How long requests took. Those of relays include the time in which they wait for news.")
 	for _, route := range slices.Sorted(maps.Keys(q.routes)) {
 		h := q.routes[route]
 		for i, bound := range bounds {

@@ -1,14 +1,15 @@
-// Package passhash hashes passwords, each hash with a salt of its own and in PHC form, so
-// that it says how it was made:
+// Package passhash hashes passwords. Each hash has its own salt, and names its algorithm and
+// parameters in PHC form:
 //
 //	$argon2id$v=19$m=19456,t=3,p=1$SALT$HASH
 //	$pbkdf2-sha256$i=600000$SALT$HASH              in FIPS mode, whose module has no argon2id
 //
-// Outside FIPS mode both are checked. In FIPS mode argon2id is refused (ErrNotFIPS),
-// whether FIPS mode is enforced or not.
+// Outside FIPS mode both forms are accepted. In FIPS mode, whether enforced or not, argon2id is
+// refused (ErrNotFIPS).
 //
-// A hash takes 0.1 to 0.5 s of a processor, argon2id 19 MB besides: callers bound how many
-// are made at a time. Tests that sign in many times ask for less (Cost).
+// Computing a hash takes 0.1 to 0.5 s of processor time, and argon2id also 19 MB of memory, so
+// callers bound how many are computed at a time. Tests that sign in many times use a smaller
+// Cost.
 package passhash
 
 import (
@@ -26,9 +27,10 @@ import (
 	"weft/overlay/fips"
 )
 
-// Cost is what argon2id costs. Changing it keeps old hashes valid, each carries its own.
-// The zero value is above what OWASP asks for at least, and small enough for a server with
-// little memory; anything else is for tests. PBKDF2 always costs fips.Rounds.
+// Cost has the parameters of argon2id. Old hashes stay valid if it changes, because each contains
+// its own parameters. The zero value means 3 passes and 19 MiB, which is above OWASP's minimum
+// and small enough for a server with little memory; other values are for tests. PBKDF2 always
+// uses fips.Rounds.
 type Cost struct {
 	Passes uint32 // 1 to 16
 	Memory uint32 // KiB, 8 to 1 << 20
@@ -60,7 +62,7 @@ func (c Cost) hash(approved bool, password string) string {
 	if approved {
 		sum, err := pbkdf2.Key(sha256.New, password, salt, fips.Rounds, sumSize)
 		if err != nil {
-			panic("passhash: " + err.Error()) // only for lengths that are constants here
+			panic("passhash: " + err.Error()) // cannot happen: all lengths are valid constants
 		}
 		return pbkdf2Form(salt, sum)
 	}
@@ -79,13 +81,13 @@ func (c Cost) argonForm(salt, sum []byte) string {
 
 func b64(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
 
-// Is reports whether hash is of password. It takes as long for a hash that is "", of a
-// user who does not exist or has no password, or that is refused with ErrNotFIPS, as for
-// one that New has made.
+// Is reports whether hash is the hash of password. It takes the same time for hashes that New
+// has made, for "", which stands for a user who does not exist or has no password, and for
+// hashes that it refuses with ErrNotFIPS. So the time does not reveal which users exist.
 func (c Cost) Is(password, hash string) (bool, error) { return c.is(fips.Enabled(), password, hash) }
 
 func (c Cost) is(approved bool, password, hash string) (bool, error) {
-	// Nothing hashes to zeros.
+	// No password has a hash of only zeros.
 	nothing := c.argonForm(make([]byte, saltSize), make([]byte, sumSize))
 	if approved {
 		nothing = pbkdf2Form(make([]byte, saltSize), make([]byte, sumSize))
@@ -107,7 +109,7 @@ func (c Cost) is(approved bool, password, hash string) (bool, error) {
 // Outside reports whether a hash was made with an algorithm that FIPS mode refuses.
 func Outside(hash string) bool { return strings.HasPrefix(hash, "$argon2id$") }
 
-// compute returns what is in the hash, and what password hashes to in the same way.
+// compute returns the sum in hash, and the sum of password with the same salt and parameters.
 func compute(password, hash string) (want, got []byte, err error) {
 	parts := strings.Split(hash, "$")
 	if len(parts) < 3 || parts[0] != "" {

@@ -1,6 +1,6 @@
-// Package passkey makes and checks passkeys (WebAuthn), without keeping anything: a
-// challenge is whatever the caller makes and recognizes, and keys are what the caller
-// stores. It is all that knows the module that does the work.
+// Package passkey makes and verifies passkeys (WebAuthn). It has no state: the caller makes
+// challenges and recognizes them later, and stores keys. It is the only package that imports the
+// WebAuthn module.
 package passkey
 
 import (
@@ -15,25 +15,25 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 )
 
-// ErrUnknown is of a passkey that the caller does not know.
+// ErrUnknown means that the caller does not know a passkey.
 var ErrUnknown = errors.New("this passkey is not known here")
 
 // Site is where passkeys are made and used.
 type Site struct {
-	Domain string // that they are for (the relying party's id)
-	Origin string // of the page: https://HOST[:PORT], where HOST is the domain or below it
+	Domain string // for which the passkeys are: the relying party's id
+	Origin string // of the page: https://HOST[:PORT], where HOST is Domain or below it
 }
 
 // Key is a passkey as it is stored.
 type Key struct {
 	ID        []byte
 	PublicKey []byte // COSE
-	AAGUID    []byte // which kind of authenticator has it
+	AAGUID    []byte // the model of the authenticator
 	Transport []string
-	// Flags are those of the authenticator's data: whether it may be copied to other
-	// devices, and was.
+	// Flags are those of the authenticator data. They say, among others, whether the passkey can
+	// be copied to other devices, and whether it was.
 	Flags byte
-	// Counter is of its last signature, 0 if it counts none.
+	// Counter is the counter of the last signature, 0 if the authenticator has no counter.
 	Counter uint32
 }
 
@@ -54,7 +54,7 @@ func (s Site) party() (*webauthn.WebAuthn, error) {
 	return w, nil
 }
 
-// session is what a ceremony that began with challenge wants.
+// session returns what the module needs to verify a response to challenge.
 func (s Site) session(challenge, userID []byte) webauthn.SessionData {
 	return webauthn.SessionData{
 		Challenge: base64.RawURLEncoding.EncodeToString(challenge), RelyingPartyID: s.Domain, Origin: s.Origin,
@@ -62,7 +62,7 @@ func (s Site) session(challenge, userID []byte) webauthn.SessionData {
 	}
 }
 
-// person is a user, as the module asks for it.
+// person is a user in the form that the module needs.
 type person struct {
 	id   []byte
 	name string
@@ -74,9 +74,9 @@ func (p person) WebAuthnName() string                       { return p.name }
 func (p person) WebAuthnDisplayName() string                { return p.name }
 func (p person) WebAuthnCredentials() []webauthn.Credential { return p.keys }
 
-// CreateOptions are what a page hands to navigator.credentials.create, as JSON: a
-// passkey for a user that finds it without a name, and proves that it is there. have
-// are the ids of those that the user has.
+// CreateOptions returns the options for navigator.credentials.create, as JSON. The passkey will
+// be discoverable, so that the user need not type a name to sign in, and the authenticator will
+// verify the user. have are the ids of the passkeys that the user has already.
 func (s Site) CreateOptions(challenge []byte, userID, name string, have [][]byte) ([]byte, error) {
 	w, err := s.party()
 	if err != nil {
@@ -98,7 +98,8 @@ func (s Site) CreateOptions(challenge []byte, userID, name string, have [][]byte
 	return json.Marshal(options.Response)
 }
 
-// Created checks what the page got for CreateOptions with the same challenge.
+// Created verifies the response of the browser to CreateOptions with the same challenge, and
+// returns the new passkey.
 func (s Site) Created(challenge []byte, userID string, response []byte) (Key, error) {
 	w, err := s.party()
 	if err != nil {
@@ -121,16 +122,16 @@ func (s Site) Created(challenge []byte, userID string, response []byte) (Key, er
 	return k, nil
 }
 
-// GetOptions are what a page hands to navigator.credentials.get, as JSON, for whatever
-// passkey somebody has for the domain.
+// GetOptions returns the options for navigator.credentials.get, as JSON. The person may choose
+// any passkey for the domain.
 func (s Site) GetOptions(challenge []byte) ([]byte, error) {
 	return json.Marshal(protocol.PublicKeyCredentialRequestOptions{
 		Challenge: challenge, RelyingPartyID: s.Domain, UserVerification: protocol.VerificationRequired,
 	})
 }
 
-// ChallengeOf is the challenge that a response says it answers. It is no challenge of
-// ours before the caller recognizes it.
+// ChallengeOf returns the challenge that a response claims to answer. The caller must check
+// that it is one of its own.
 func ChallengeOf(response []byte) (challenge []byte, err error) {
 	var r struct {
 		Response struct {
@@ -155,15 +156,16 @@ func ChallengeOf(response []byte) (challenge []byte, err error) {
 	return challenge, nil
 }
 
-// Proof is that somebody has a passkey, and showed it.
+// Proof is the result of a verified response: the person has this passkey.
 type Proof struct {
 	ID      []byte
 	Flags   byte
-	Counter uint32 // of the signature, 0 if it counts none
+	Counter uint32 // of the signature, 0 if the authenticator has no counter
 }
 
-// Proved checks what the page got for GetOptions with the same challenge. find returns
-// the key with an id, if it is of the user that the response says: ErrUnknown if not.
+// Proved verifies the response of the browser to GetOptions with the same challenge. find
+// returns the key with an id; it must return ErrUnknown if the key does not belong to the user
+// with userID.
 func (s Site) Proved(challenge, response []byte, find func(id []byte, userID string) (Key, error)) (Proof, error) {
 	w, err := s.party()
 	if err != nil {

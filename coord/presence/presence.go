@@ -1,11 +1,10 @@
-// Package presence keeps in memory which nodes are connected to a relay. It is
-// a hint for people and for callers, never a reason to trust or refuse, and
-// raises no version: lookups and open consoles read it, last seen goes to the
+// Package presence keeps in memory which nodes are connected to a relay. This is a hint for
+// people and for callers, never a reason to trust or to refuse a node. It raises no version:
+// lookups and open consoles read it, and the times when nodes were last seen are written to the
 // database in one batch a minute.
 //
-// Reports are fenced by the connection's number, which only grows: a late
-// "disconnected" of an old connection cannot undo the "connected" of a newer
-// one.
+// Each relay numbers connections in ascending order, and reports contain the number. So a late
+// report that an old connection has ended does not undo the report of a newer connection.
 package presence
 
 import (
@@ -17,14 +16,14 @@ import (
 	"weft/overlay/cert"
 )
 
-// State is what is known of one node.
+// State is the presence of one node.
 type State struct {
 	Online bool
-	Since  time.Time  // of the last change
-	Relay  string     // api.Relay.ID of its home
-	Addr   netip.Addr // as the relay sees it
-	// Lost says that it is not online because its relay is not heard of any more,
-	// or started anew: nobody said that the node has gone.
+	Since  time.Time  // when Online last changed
+	Relay  string     // id (api.Relay.ID) of the relay to which it is or was connected
+	Addr   netip.Addr // the node's address as that relay sees it
+	// Lost says that the node counts as offline only because its relay sends no reports any more,
+	// or has restarted: no relay has reported that the node left.
 	Lost bool
 }
 
@@ -33,17 +32,17 @@ type entry struct {
 	homes []home // by relay, at most maxHomes
 }
 
-// home is a node's newest connection to one relay. A node that moves is at
-// two relays for a moment, and each relay numbers connections by itself.
+// home is a node's newest connection to one relay. A node that moves to another relay is
+// connected to both for a moment.
 type home struct {
 	relay  string
-	conn   uint64 // number of the newest connection heard of
+	conn   uint64 // number of the newest reported connection; each relay has its own numbers
 	online bool
-	order  uint64 // of the report that it came
+	order  uint64 // order of the report that the connection began, among all reports
 	addr   netip.Addr
 }
 
-// maxHomes bounds how many relays are remembered of a node.
+// maxHomes bounds how many relays are remembered for a node.
 const maxHomes = 8
 
 // Table is the presence of all nodes of one network. All methods may be
@@ -61,15 +60,15 @@ func New() *Table {
 	return &Table{nodes: map[cert.NodeID]entry{}, dirty: map[cert.NodeID]struct{}{}}
 }
 
-// Report notes that connection conn of a node to a relay came up or went down.
-// It returns whether the node's state changed. A node is online while it is at
-// any relay; its home is the one where it came last.
+// Report records that connection conn of a node to a relay has begun or ended. It returns whether
+// Online changed. A node is online while it is connected to any relay; its home is the relay to
+// which it connected last.
 func (t *Table) Report(node cert.NodeID, conn uint64, online bool, at time.Time, relay string, addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, known := t.nodes[node]
 	if !known && !online {
-		return false // of a node that was forgotten
+		return false // the node was deleted, or never online
 	}
 	i := slices.IndexFunc(e.homes, func(h home) bool { return h.relay == relay })
 	if i < 0 {
@@ -94,7 +93,7 @@ func (t *Table) Report(node cert.NodeID, conn uint64, online bool, at time.Time,
 	return t.settle(node, e, at)
 }
 
-// settle takes a node's state from its homes. mu is held.
+// settle derives a node's state from its homes, and stores it. The caller holds mu.
 func (t *Table) settle(node cert.NodeID, e entry, at time.Time) (changed bool) {
 	var here *home
 	for i := range e.homes {
@@ -121,8 +120,8 @@ func (t *Table) settle(node cert.NodeID, e entry, at time.Time) (changed bool) {
 	return e.Online != was
 }
 
-// Lose forgets all that a relay reported: it has started anew, or has not been
-// heard of for long. It returns the nodes whose state changed.
+// Lose forgets everything that a relay has reported, because it has restarted or sends no reports
+// any more. It returns the nodes for which Online changed.
 func (t *Table) Lose(relay string, at time.Time) (changed []cert.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -140,7 +139,7 @@ func (t *Table) Lose(relay string, at time.Time) (changed []cert.NodeID) {
 	return changed
 }
 
-// Get returns what is known of a node.
+// Get returns the state of a node, and whether there was any report about it.
 func (t *Table) Get(node cert.NodeID) (State, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -148,8 +147,8 @@ func (t *Table) Get(node cert.NodeID) (State, bool) {
 	return e.State, ok
 }
 
-// Beside returns the other nodes that connected last from the same place as a node: from
-// the same IPv4 address, or the same /64 of IPv6. Addresses of this machine are no place.
+// Beside returns the other nodes whose last connection came from the same place as that of a
+// node: from the same IPv4 address, or from the same IPv6 /64. Loopback addresses do not count.
 func (t *Table) Beside(node cert.NodeID) map[cert.NodeID]State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -166,7 +165,7 @@ func (t *Table) Beside(node cert.NodeID) map[cert.NodeID]State {
 	return m
 }
 
-// place is where an address is, as far as that shows.
+// place returns the prefix whose addresses count as the same place as a, false for none.
 func place(a netip.Addr) (netip.Prefix, bool) {
 	if a = a.Unmap().WithZone(""); !a.IsValid() || a.IsLoopback() {
 		return netip.Prefix{}, false
@@ -196,9 +195,9 @@ func (t *Table) Forget(node cert.NodeID) {
 	delete(t.dirty, node)
 }
 
-// Flush returns when the nodes whose state changed since the last call were
-// last online; for those that are, that is now. With all set it includes
-// everyone online, as for the last batch before the server ends.
+// Flush returns when the nodes for which Online has changed since the last call were last online;
+// for those that are online now that is now. With all set it also returns all nodes that are
+// online, for the last batch before the server ends.
 func (t *Table) Flush(now time.Time, all bool) map[cert.NodeID]time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -231,7 +230,7 @@ func (e entry) lastOnline(now time.Time) time.Time {
 	return e.Since
 }
 
-// At returns how many nodes are online with their home at a relay.
+// At returns how many online nodes have their home at a relay.
 func (t *Table) At(relay string) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
