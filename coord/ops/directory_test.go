@@ -410,6 +410,51 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// When nodes were last seen, and which config they have, is stored at the next attempt if a write
+// fails.
+func TestSeenStoredLater(t *testing.T) {
+	broken := false
+	s := openSite(t, func(o *Options) {
+		o.BeforeCommit = func() error {
+			if broken {
+				return errors.New("disk full")
+			}
+			return nil
+		}
+	})
+	d := s.laptop("laptop")
+	left := s.clock.Now().Add(2 * time.Second)
+	s.Presence(d.id, 1, true, s.clock.Now(), netip.Addr{})
+	s.Presence(d.id, 1, false, left, netip.Addr{})
+	if _, err := Do(t.Context(), s.Service, Root(), RenameDevice{ID: d.id, Name: "hall"}); err != nil {
+		t.Fatal(err)
+	}
+	now := s.Versions(d.id)
+	s.Holds(d.id, now)
+	broken = true
+	if err := s.flushSeen(false); err == nil {
+		t.Fatal("a write that fails is no error")
+	}
+	broken = false
+	if err := s.flushSeen(false); err != nil {
+		t.Fatal(err)
+	}
+	var told uint64
+	err := s.store.Read(t.Context(), func(r *store.Reader) error {
+		n, err := r.Node(s.network, d.id)
+		if err == nil && !n.Seen.Equal(left) {
+			t.Errorf("last seen %v, want %v", n.Seen, left)
+		}
+		return errors.Join(err, r.EachBrief(s.network, func(b store.Brief) error { told = b.ToldN; return nil }))
+	})
+	if err != nil || told != now.Config.N {
+		t.Errorf("the device has config %d, stored is %d: %v", now.Config.N, told, err)
+	}
+	if seen := s.presence.Flush(s.clock.Now(), false); len(seen) != 0 {
+		t.Errorf("stored again: %v", seen)
+	}
+}
+
 // A28 and last seen.
 func TestPresence(t *testing.T) {
 	s := openSite(t)

@@ -107,6 +107,17 @@ func (x *index) takeTold() map[cert.NodeID]uint64 {
 	return told
 }
 
+// putBackTold makes the next takeTold return these values again, because they could not be stored.
+func (x *index) putBackTold(told map[cert.NodeID]uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, n := range told {
+		if _, ok := x.nodes[id]; ok {
+			x.told[id] = max(x.told[id], n)
+		}
+	}
+}
+
 // knowsURLs reports whether a node has been told all addresses that the server
 // has now.
 func (x *index) knowsURLs(id cert.NodeID) bool {

@@ -140,8 +140,9 @@ func (s *Service) upkeep(ctx context.Context) error {
 	return errors.Join(s.flushSeen(false), s.flushRefusals(ctx, false), s.flushTokenUses(ctx), s.deleteEphemeral(ctx), s.endAliases(ctx), s.prune(ctx), s.reviseCRL(ctx), s.keepAudit(ctx))
 }
 
-// flushSeen stores when nodes were last online and what config they hold, in one
-// transaction. It also runs while the server stops.
+// flushSeen stores when nodes were last online and which version of their config they have, in
+// one transaction. What it cannot store it stores at the next call. It also runs while the server
+// stops.
 func (s *Service) flushSeen(all bool) error {
 	now := s.now()
 	seen := s.presence.Flush(now, all)
@@ -149,9 +150,14 @@ func (s *Service) flushSeen(all bool) error {
 	if len(seen) == 0 && len(told) == 0 {
 		return nil
 	}
-	return s.store.Write(context.Background(), func(tx *store.Tx) error {
+	err := s.store.Write(context.Background(), func(tx *store.Tx) error {
 		return errors.Join(tx.SetSeen(s.network, seen), tx.SetTold(s.network, told))
 	})
+	if err != nil {
+		s.presence.Unflush(seen)
+		s.index.putBackTold(told)
+	}
+	return err
 }
 
 // deleteEphemeral deletes ephemeral nodes that have been offline for a while.

@@ -204,13 +204,6 @@ func (t *Table) Flush(now time.Time, all bool) map[cert.NodeID]time.Time {
 	seen := make(map[cert.NodeID]time.Time, len(t.dirty))
 	for id := range t.dirty {
 		seen[id] = t.nodes[id].lastOnline(now)
-		if e := t.nodes[id]; !e.Online {
-			// From here on the database knows, but the fence has to stay while
-			// an old connection may still report.
-			if now.Sub(e.Since) > time.Hour {
-				delete(t.nodes, id)
-			}
-		}
 	}
 	if all {
 		for id, e := range t.nodes {
@@ -221,6 +214,18 @@ func (t *Table) Flush(now time.Time, all bool) map[cert.NodeID]time.Time {
 	}
 	clear(t.dirty)
 	return seen
+}
+
+// Unflush makes the next Flush return nodes of the last one again, because their times could not
+// be stored.
+func (t *Table) Unflush(seen map[cert.NodeID]time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range seen {
+		if _, ok := t.nodes[id]; ok {
+			t.dirty[id] = struct{}{}
+		}
+	}
 }
 
 func (e entry) lastOnline(now time.Time) time.Time {

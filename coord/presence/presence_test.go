@@ -46,6 +46,21 @@ func TestFence(t *testing.T) {
 	}
 }
 
+// Whatever time has passed, a report of an old connection changes nothing.
+func TestFlushKeepsFence(t *testing.T) {
+	tab := New()
+	id, t0 := cert.NodeID{1}, time.Unix(1_000_000, 0)
+	tab.Report(id, 2, true, t0, "r", netip.Addr{})
+	tab.Report(id, 2, false, t0, "r", netip.Addr{})
+	tab.Flush(t0.Add(2*time.Hour), false)
+	if tab.Report(id, 1, true, t0, "r", netip.Addr{}) {
+		t.Error("a report of an older connection counts")
+	}
+	if st, ok := tab.Get(id); !ok || st.Online || !st.Since.Equal(t0) {
+		t.Errorf("%+v, %v", st, ok)
+	}
+}
+
 func TestFlush(t *testing.T) {
 	tab := New()
 	t0 := time.Unix(1_000_000, 0)
