@@ -64,9 +64,9 @@ func answerUnreachable(n *Net, v6 bool, code uint8) {
 		if _, err := n.Read(buf, sizes, 0); err != nil {
 			return
 		}
-		proto, typ := uint8(protoICMPv4), byte(icmp4Unreachable)
+		proto, typ := uint8(protoICMPv4), byte(3)
 		if v6 {
-			proto, typ = protoICMPv6, icmp6Unreachable
+			proto, typ = protoICMPv6, 1
 		}
 		msg := append([]byte{typ, code, 0, 0, 0, 0, 0, 0}, buf[0][:min(sizes[0], 500)]...)
 		n.Write([][]byte{ipPacket(v6, proto, msg)}, 0)

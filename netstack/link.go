@@ -46,7 +46,6 @@ func newLink(mtu, maxSegment int) *link {
 		// gVisor's sender subtracts this again (sendData in snd.go).
 		l.gsoMax = uint32(maxSegment) + header.TCPTotalHeaderMaximumSize + 1
 	}
-	l.icmp.init()
 	return l
 }
 

@@ -207,6 +207,9 @@ func New(cfg Config) (*Net, error) {
 	n.addrs.Store(&addrs{})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link = newLink(n.mtu, n.maxSegment)
+	pings := &n.link.icmp.pings
+	pings.Context, pings.Send = n.ctx, n.sendPacket
+	pings.Own = func() (v4, v6 netip.Addr) { a := n.addrs.Load(); return a.v4, a.v6 }
 	machine := cfg.Memory
 	if machine == 0 {
 		machine = limited.Memory()

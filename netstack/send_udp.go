@@ -1,7 +1,6 @@
 package netstack
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"syscall"
 
@@ -10,6 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"weft/netstack/icmp"
 )
 
 // sendUDP sends one datagram to a peer. It reports false when the route is no longer
@@ -36,17 +37,7 @@ func sendUDP(route *stack.Route, src, dst netip.AddrPort, payload []byte) bool {
 
 // sendPortUnreachable tells the peer of a flow that nothing listens.
 func (n *Net) sendPortUnreachable(f *udpFlow) {
-	src, dst := f.key.local.Addr(), f.key.peer.Addr()
-	msg := make([]byte, 8, 8+len(f.quote))
-	msg = append(msg, f.quote...)
-	proto, sum := header.ICMPv4ProtocolNumber, uint16(0)
-	if dst.Is4() {
-		msg[0], msg[1] = icmp4Unreachable, 3
-	} else {
-		msg[0], msg[1] = icmp6Unreachable, 4
-		proto = header.ICMPv6ProtocolNumber
-		sum = header.PseudoHeaderChecksum(proto, toAddress(src), toAddress(dst), uint16(len(msg)))
+	if b := icmp.Error(f.quote, icmp.PortUnreachable, 0); b != nil {
+		n.sendPacket(b)
 	}
-	binary.BigEndian.PutUint16(msg[2:], ^checksum.Checksum(msg, sum))
-	n.sendRaw(src, dst, proto, msg)
 }
