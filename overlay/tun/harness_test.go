@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"weft/netstack/icmp"
 	"weft/overlay"
 )
 
@@ -195,7 +196,7 @@ func slowSum(b []byte, acc uint32) uint16 {
 // valid fails unless the packet's checksums and lengths are correct.
 func valid(t testing.TB, pkt []byte) {
 	t.Helper()
-	proto, l4, _, ok := transport(pkt)
+	proto, l4, _, ok := icmp.Transport(pkt)
 	if !ok {
 		t.Fatalf("no packet: %x", pkt[:min(len(pkt), 40)])
 	}
@@ -219,7 +220,7 @@ func valid(t testing.TB, pkt []byte) {
 // checksums itself.
 func partial(pkt []byte, segment int) kernelPacket {
 	pkt = bytes.Clone(pkt)
-	proto, l4, _, _ := transport(pkt)
+	proto, l4, _, _ := icmp.Transport(pkt)
 	at := 16
 	if proto == protoUDP {
 		at = 6

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"weft/netstack/icmp"
 	"weft/netstack/loopback"
 	"weft/overlay/proxy/pipe"
 	"weft/overlay/status"
@@ -70,28 +71,9 @@ func (g *gate) isOpen(port uint16) bool { return g.open[port/64]&(1<<(port%64)) 
 
 func (g *gate) now() uint32 { return uint32(time.Since(g.zero) / time.Second) }
 
-// transport finds the header after the IP header. later is true for a fragment without
-// one.
-func transport(pkt []byte) (proto uint8, l4 []byte, later, ok bool) {
-	switch {
-	case len(pkt) >= 20 && pkt[0]>>4 == 4:
-		ihl := int(pkt[0]&15) * 4
-		if ihl < 20 || ihl > len(pkt) {
-			return 0, nil, false, false
-		}
-		return pkt[9], pkt[ihl:], binary.BigEndian.Uint16(pkt[6:])&0x1fff != 0, true
-	case len(pkt) >= 40 && pkt[0]>>4 == 6:
-		if proto, l4 = pkt[6], pkt[40:]; proto == 44 && len(l4) >= 8 {
-			return l4[0], l4[8:], binary.BigEndian.Uint16(l4[2:])&^7 != 0, true
-		}
-		return proto, l4, false, true
-	}
-	return 0, nil, false, false
-}
-
 // noteOut records a UDP port that sends.
 func (g *gate) noteOut(pkt []byte) {
-	proto, l4, later, ok := transport(pkt)
+	proto, l4, later, ok := icmp.Transport(pkt)
 	if ok && !later && proto == protoUDP && len(l4) >= 8 {
 		g.sent[binary.BigEndian.Uint16(l4)].Store(g.now())
 	}
@@ -99,7 +81,7 @@ func (g *gate) noteOut(pkt []byte) {
 
 // admits decides about a packet of a peer.
 func (g *gate) admits(pkt []byte) bool {
-	proto, l4, later, ok := transport(pkt)
+	proto, l4, later, ok := icmp.Transport(pkt)
 	switch {
 	case !ok:
 		return false

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"weft/netstack/icmp"
 )
 
 func payload(n int) []byte {
@@ -169,14 +171,13 @@ func TestPing(t *testing.T) {
 		n, d, _ := newTestNet(t, Config{})
 		go answer(n, func(pkt []byte) []byte {
 			valid(t, pkt)
-			proto, icmp, _, _ := transport(pkt)
-			r, l4 := answerHead(pkt, proto, len(icmp))
-			copy(l4, icmp)
-			l4[0] = 0
+			proto, msg, _, _ := icmp.Transport(pkt)
+			msg[0] = 0
+			self := self4
 			if to.Is6() {
-				l4[0] = 129
+				msg[0], self = 129, self6
 			}
-			return r
+			return ip(to, self, proto, 2, msg)
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -187,17 +188,13 @@ func TestPing(t *testing.T) {
 			t.Errorf("the kernel got the reply: %x", in[0].pkt)
 		}
 		go answer(n, func(pkt []byte) []byte {
-			r := unreachableTo(pkt)
-			l4 := r[20:]
-			l4[1] = 13
-			if to.Is6() {
-				l4 = r[40:]
-				l4[1] = 1
-			}
-			return r
+			return icmp.Error(pkt, icmp.Prohibited, 0)
 		})
 		if _, err := n.Ping(ctx, to); !errors.Is(err, syscall.EACCES) {
 			t.Errorf("prohibited: %v", err)
+		}
+		if in := d.written(); len(in) != 0 {
+			t.Errorf("the kernel got the error: %x", in[0].pkt)
 		}
 	}
 	n, _, _ := newTestNet(t, Config{})

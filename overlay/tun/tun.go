@@ -69,6 +69,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/tun"
 
+	"weft/netstack/icmp"
 	"weft/overlay/status"
 )
 
@@ -188,7 +189,7 @@ type Net struct {
 	limit   atomic.Pointer[func(pkt []byte) int]
 	reader  reader
 	writers sync.Pool // *writer
-	pings   pings
+	pings   icmp.Pings
 	inject  injected
 	gate    *gate // nil: all ports are open
 	stats   counters
@@ -266,7 +267,8 @@ func newNet(cfg Config, dev device, l link) *Net {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.addrs.Store(addrsOf(netip.Addr{}, netip.Addr{}))
-	n.pings.init()
+	n.pings.Context, n.pings.Send = n.ctx, n.send
+	n.pings.Own = func() (v4, v6 netip.Addr) { a := n.addrs.Load(); return a.ip4, a.ip6 }
 	n.gate = newGate(cfg.Inbound)
 	n.writers.New = func() any { return newWriter(n) }
 	n.wg.Go(func() { n.link.watch(n.ctx, n.restore) })

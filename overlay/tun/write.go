@@ -60,7 +60,7 @@ func (n *Net) Write(bufs [][]byte, offset int) (int, error) {
 	w := n.writers.Get().(*writer)
 	for _, b := range bufs {
 		pkt := b[offset:]
-		if n.pings.waiting.Load() > 0 && n.pings.take(pkt) {
+		if n.pings.Take(pkt) {
 			continue
 		}
 		if g := n.gate; g != nil && !g.admits(pkt) {

@@ -2,9 +2,13 @@ package tun
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"testing"
+
+	"weft/netstack/icmp"
 )
 
 // cut makes segments of a TCP payload, as they arrive from a peer.
@@ -162,11 +166,18 @@ func TestWriteMakesNoGarbage(t *testing.T) {
 func FuzzPackets(f *testing.F) {
 	f.Add(tcp(peer4, self4, 1, 2, 3, tcpACK, 12, []byte("hello")), tcp(peer4, self4, 1, 2, 8, tcpACK, 12, []byte("world")), uint16(20), uint16(16), uint16(2))
 	f.Add(tcp(peer6, self6, 1, 2, 3, tcpSYN, 0, nil), udp(peer6, self6, 1, 2, nil), uint16(40), uint16(6), uint16(0))
-	f.Add(unreachableTo(udp(self4, peer4, 1, 2, []byte("x"))), []byte{0x60}, uint16(65535), uint16(65535), uint16(1))
+	f.Add(icmp.Error(udp(self4, peer4, 1, 2, []byte("x")), icmp.PortUnreachable, 0), []byte{0x60}, uint16(65535), uint16(65535), uint16(1))
 	n, d, _ := newTestNet(f, Config{Inbound: Inbound{Limited: true, Ports: []uint16{80}}})
 	n.SetLimit(func([]byte) int { return 60 })
-	n.pings.waiting.Store(1)
 	bufs, sizes := buffers(8)
+	ctx, cancel := context.WithCancel(f.Context())
+	var wg sync.WaitGroup
+	f.Cleanup(wg.Wait)
+	f.Cleanup(cancel)
+	wg.Go(func() { n.Ping(ctx, peer4) }) // so that Write inspects what may be replies
+	for k := 0; k == 0; {
+		k, _ = n.Read(bufs, sizes, 16)
+	}
 	f.Fuzz(func(t *testing.T, a, b []byte, start, offset, segment uint16) {
 		if len(a) > 60000 || len(b) > 60000 {
 			return
@@ -240,7 +251,7 @@ func TestGate(t *testing.T) {
 		t.Errorf("counted %d", got)
 	}
 	// The answer has the correct sequence numbers.
-	rst := resetTo(tcp(peer4, self4, 1234, 80, 99, tcpSYN, 0, nil), tcp(peer4, self4, 1234, 80, 99, tcpSYN, 0, nil)[20:])
+	rst := icmp.Reset(tcp(peer4, self4, 1234, 80, 99, tcpSYN, 0, nil))
 	if binary.BigEndian.Uint16(rst[22:]) != 1234 || binary.BigEndian.Uint32(rst[28:]) != 100 {
 		t.Errorf("reset %x", rst)
 	}
