@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ func TestAgain(t *testing.T) {
 				if to.Is6() {
 					from = a.v6
 				}
-				a.net.Out <- ipPacket(from, to, 6, segment(flags, seq, 0, 0))
+				a.net.Out <- ipPacket(from, to, 6, segment(flags, seq, 0))
 				synctest.Wait()
 			}
 			// arrived empties what has arrived at a node and returns the sequence numbers.
@@ -91,15 +92,27 @@ func TestAgainNothing(t *testing.T) {
 	w := world{}
 	a, b := w.node(t, 1), w.node(t, 2)
 	a.connect(b, reads)
-	a.net.Out <- ipPacket(a.v4, b.v4, 6, segment(tcpSYN, 1, 0, 0))
+	a.net.Out <- ipPacket(a.v4, b.v4, 6, segment(tcpSYN, 1, 0))
 	b.recv()
 	a.fwd.Again(b.id)
 	b.silent(10 * time.Millisecond)
 
 	l := w.nodeOf(t, 3, Config{Net: hosttest.NewNet(), Opens: true})
 	l.connect(b, reads)
-	l.net.Out <- ipPacket(l.v4, b.v4, 6, segment(tcpSYN, 1, 0, openingMax))
+	l.net.Out <- ipPacket(l.v4, b.v4, 6, segment(tcpSYN, 1, openingMax))
 	b.recv()
 	l.fwd.Again(b.id)
 	b.silent(10 * time.Millisecond)
+}
+
+const tcpSYN, tcpACK = 2, 16
+
+// segment makes a TCP segment without a checksum.
+func segment(flags byte, seq uint32, data int) []byte {
+	b := make([]byte, 20+data)
+	binary.BigEndian.PutUint16(b, 40000)
+	binary.BigEndian.PutUint16(b[2:], 80)
+	binary.BigEndian.PutUint32(b[4:], seq)
+	b[12], b[13] = 5<<4, flags
+	return b
 }
