@@ -17,7 +17,6 @@ const (
 // flow, deficit round robin between flows. So an interactive connection waits behind
 // one packet of each bulk transfer and not behind their whole windows. When the queue
 // is full, the flow that has more than its share loses packets.
-// windows. When it is full, the flow that has more than its share loses.
 // One lock is held for a few instructions per push and per batch popped (a channel
 // would do the same). Nothing is allocated.
 type txQueue struct {
