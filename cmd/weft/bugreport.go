@@ -113,14 +113,15 @@ func interfaces() []byte {
 }
 
 // secret matches text that must not be in any bundle.
-var secret = regexp.MustCompile(`weft1[0-9A-Za-z]{20,}|-----BEGIN [^-]*PRIVATE KEY-----[^-]*-----END [^-]*PRIVATE KEY-----`)
+const secret = `weft1[0-9A-Za-z]{20,}|-----BEGIN [^-]*PRIVATE KEY-----[^-]*-----END [^-]*PRIVATE KEY-----`
 
 // address matches text that may be an IP address; net.ParseIP decides.
-var address = regexp.MustCompile(`[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}`)
+const address = `[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}`
 
 // redact removes secrets, and replaces each name and public address by the same word
 // everywhere, so that the report still makes sense.
 func redact(parts []part) {
+	secret, address := regexp.MustCompile(secret), regexp.MustCompile(address)
 	words := map[string]string{}
 	alias := func(kind, s string) string {
 		if words[s] == "" {

@@ -47,7 +47,7 @@ func (c *Conn) TrySendPackets(to cert.NodeID, bufs [][]byte) (int, error) {
 		return 0, c.endedLocked()
 	}
 	for i, b := range bufs {
-		if c.pending != nil && len(*c.pending)+len(b) > maxTry {
+		if c.pending != nil && len(*c.pending)+len(b) > maxTry() {
 			return i, nil
 		}
 		c.queueLocked(to, b)
@@ -56,8 +56,9 @@ func (c *Conn) TrySendPackets(to cert.NodeID, bufs [][]byte) (int, error) {
 }
 
 // maxTry bounds the queue of TrySendPackets. Nothing slows its sender down, so there is room
-// for a few batches.
-var maxTry = max(limited.Share(1<<20, 1./128), maxPending)
+// for a few batches. It is computed when it is first needed: every verb of weft links this
+// package, and limited.Share reads a dozen files of the system.
+var maxTry = sync.OnceValue(func() int { return max(limited.Share(1<<20, 1./128), maxPending) })
 
 // queueLocked appends a message to the queue.
 func (c *Conn) queueLocked(to cert.NodeID, b []byte) {

@@ -23,13 +23,6 @@ func (b blocker) cure(name string) string {
 	return fmt.Sprintf("nft insert rule %s %s iifname %s accept", b.table, b.chain, name)
 }
 
-var (
-	sourceIs = regexp.MustCompile(`\bip saddr ([0-9./]+)`)
-	inputIs  = regexp.MustCompile(`\biifname (!= )?"?([^" ]+)"?`)
-	passesIt = regexp.MustCompile(`\b(accept|return)\b`)
-	dropsIt  = regexp.MustCompile(`\b(drop|reject)\b`)
-)
-
 // findBlocker searches a ruleset, as printed by `nft list ruleset`, for a rule that
 // drops packets of the network's range arriving on the interface name, in a chain for
 // packets to this machine.
@@ -37,6 +30,10 @@ func findBlocker(ruleset, name string, net4 netip.Prefix) (found blocker, ok boo
 	if !net4.IsValid() {
 		return blocker{}, false
 	}
+	sourceIs := regexp.MustCompile(`\bip saddr ([0-9./]+)`)
+	inputIs := regexp.MustCompile(`\biifname (!= )?"?([^" ]+)"?`)
+	passesIt := regexp.MustCompile(`\b(accept|return)\b`)
+	dropsIt := regexp.MustCompile(`\b(drop|reject)\b`)
 	type at struct{ table, chain string }
 	var here at
 	var blocks []blocker
