@@ -83,7 +83,7 @@ func SaveHome(dir, relayID string) error {
 		return err
 	}
 	defer s.Close()
-	return s.SaveJSON(state.HomeFile, relayID)
+	return s.SaveJSON(state.Content{File: state.HomeFile, JSON: relayID})
 }
 
 // NetworkChanged tells a node that its network may have changed.

@@ -121,10 +121,8 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	if closed {
 		return errors.New("overlay: the node is closed")
 	}
-	if err := n.state.SaveJSON(state.ConfigFile, &res.Config); err != nil {
-		return err
-	}
-	if err := n.state.SaveIdentity(&joined); err != nil {
+	// The identity comes last: whoever has it has a configuration that fits it.
+	if err := n.state.SaveJSON(state.Content{File: state.ConfigFile, JSON: &res.Config}, state.Content{File: state.IdentityFile, JSON: &joined}); err != nil {
 		return err
 	}
 	n.held.Join(&joined, snap)

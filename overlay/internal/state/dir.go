@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"weft/overlay/filelock"
@@ -129,8 +130,10 @@ func (d *Dir) LoadIdentity() (*network.Identity, error) {
 	return id, nil
 }
 
-// SaveIdentity is SaveJSON of node.json.
-func (d *Dir) SaveIdentity(id *network.Identity) error { return d.SaveJSON(IdentityFile, id) }
+// SaveIdentity saves node.json.
+func (d *Dir) SaveIdentity(id *network.Identity) error {
+	return d.SaveJSON(Content{IdentityFile, id})
+}
 
 // Load returns the content of a file, nil if it cannot be read.
 func (d *Dir) Load(name string) []byte {
@@ -151,40 +154,85 @@ func (d *Dir) LoadHome() (relayID string) {
 	return relayID
 }
 
-// SaveJSON is Save of v as JSON.
-func (d *Dir) SaveJSON(name string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("save %s: %w", name, err)
+// Content is what a file is to hold, as JSON.
+type Content struct {
+	File string
+	JSON any
+}
+
+// SaveJSON saves files in this order: after a crash some of the first are new and the rest
+// old. All are written and flushed at the same time, which takes about as long as for one.
+func (d *Dir) SaveJSON(files ...Content) error {
+	all := make([]file, len(files))
+	for i, f := range files {
+		b, err := json.Marshal(f.JSON)
+		if err != nil {
+			return fmt.Errorf("save %s: %w", f.File, err)
+		}
+		all[i] = file{f.File, b}
 	}
-	return d.Save(name, b)
+	return d.save(all)
 }
 
 // Save replaces a file as a whole, so that it survives kill -9 and power cuts.
-func (d *Dir) Save(name string, b []byte) (err error) {
+func (d *Dir) Save(name string, b []byte) error { return d.save([]file{{name, b}}) }
+
+// file is a file to save.
+type file struct {
+	name string
+	b    []byte
+}
+
+func (d *Dir) save(files []file) error {
+	tmps, errs := make([]string, len(files)), make([]error, len(files))
 	defer func() {
-		if err != nil {
-			err = fmt.Errorf("save %s: %w", name, err)
+		for _, tmp := range tmps {
+			if tmp != "" {
+				os.Remove(tmp) // no-op after the rename
+			}
 		}
 	}()
-	tmp, err := os.CreateTemp(d.path, "."+name+".*.tmp")
-	if err != nil {
-		return err
+	var wg sync.WaitGroup
+	for i, f := range files[1:] {
+		wg.Go(func() { tmps[i+1], errs[i+1] = d.writeTemp(f) })
 	}
-	defer os.Remove(tmp.Name()) // no-op after the rename
-	_, err = tmp.Write(b)
+	tmps[0], errs[0] = d.writeTemp(files[0])
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return fmt.Errorf("save %s: %w", files[i].name, err)
+		}
+	}
+	for i, f := range files {
+		if err := os.Rename(tmps[i], d.File(f.name)); err != nil {
+			return fmt.Errorf("save %s: %w", f.name, err)
+		}
+	}
+	if err := d.sync(); err != nil {
+		return fmt.Errorf("save %s: %w", files[0].name, err)
+	}
+	return nil
+}
+
+// writeTemp writes a temporary file and flushes it. It returns its path, even with an error,
+// "" if there is none.
+func (d *Dir) writeTemp(f file) (path string, err error) {
+	tmp, err := os.CreateTemp(d.path, "."+f.name+".*.tmp")
+	if err != nil {
+		return "", err
+	}
+	_, err = tmp.Write(f.b)
 	if err == nil {
 		err = tmp.Sync()
 	}
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), d.File(name)); err != nil {
-		return err
-	}
+	return tmp.Name(), err
+}
+
+// sync flushes the directory, and with it the renames.
+func (d *Dir) sync() error {
 	if runtime.GOOS == "windows" {
 		return nil // Windows cannot flush directories, and need not
 	}

@@ -116,3 +116,41 @@ func TestSaveLeavesNoHalves(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Several files are saved together, or none of them.
+func TestSaveTogether(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	save := func(v string) error { return s.SaveJSON(Content{ConfigFile, v}, Content{IdentityFile, v}) }
+	holds := func(want string) {
+		t.Helper()
+		for _, name := range []string{ConfigFile, IdentityFile} {
+			if b := s.Load(name); string(b) != want {
+				t.Errorf("%s holds %q, want %q", name, b, want)
+			}
+		}
+	}
+	if err := save("old"); err != nil {
+		t.Fatal(err)
+	}
+	holds(`"old"`)
+	if err := s.SaveJSON(Content{ConfigFile, "new"}, Content{IdentityFile, func() {}}); err == nil {
+		t.Error("a function is not JSON")
+	}
+	holds(`"old"`)
+	if err := s.SaveJSON(Content{ConfigFile, "new"}, Content{"no/such/directory", "new"}); err == nil {
+		t.Error("saved where there is no directory")
+	}
+	holds(`"old"`)
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*.tmp")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if err := save("new"); err != nil {
+		t.Fatal(err)
+	}
+	holds(`"new"`)
+}
