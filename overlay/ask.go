@@ -71,10 +71,11 @@ func (n *Node) Ask(ctx context.Context, server, fingerprint string, shown func(s
 	if id := n.held.Identity(); id.Joined() && id.Network == tok.Network.NetworkID() {
 		return n.signIn(ctx, shown)
 	}
-	if err := n.ask(ctx, base, tok, shown); err != nil {
+	listed, err := n.ask(ctx, base, tok, shown)
+	if err != nil {
 		return err
 	}
-	return n.Up(ctx, "")
+	return n.up(ctx, listed)
 }
 
 // parseAsk returns the address of a server, and the fingerprint that it must have, if
@@ -228,24 +229,25 @@ func pinsError(err error, base string) error {
 		Hint: "check the address, and that TCP to it is allowed from here"}
 }
 
-// ask asks until somebody has decided, and joins.
-func (n *Node) ask(ctx context.Context, base string, tok cert.Token, shown func(status.Asked)) error {
+// ask asks until somebody has decided, and joins. It returns the directory, if the answer
+// has it.
+func (n *Node) ask(ctx context.Context, base string, tok cert.Token, shown func(status.Asked)) (*api.Directory, error) {
 	id, err := n.identityFor(tok)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req, server, err := n.newcomer(id, tok)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer server.CloseIdleConnections()
 	asked := api.Ask{Protocol: api.Protocol, CSR: req.CSR, Hostname: req.Hostname, OS: req.OS, Software: req.Software}
 	res, err := n.askFor(ctx, base, server, &tok, asked, shown)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n.clock.Contact(res.Config.ServerTime)
-	return n.adopt(id, res)
+	return res.Directory, n.adopt(id, res)
 }
 
 // askFor makes a request until somebody has decided. The server is that of tok, nil for one

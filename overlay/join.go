@@ -23,27 +23,27 @@ import (
 
 // join gets a certificate for a token. The identity key is on disk before the server is
 // asked, so that a join whose answer was lost is repeated as the same device and does not
-// make a second one.
-func (n *Node) join(ctx context.Context, token string) error {
+// make a second one. It returns the directory, if the answer has it.
+func (n *Node) join(ctx context.Context, token string) (*api.Directory, error) {
 	tok, err := cert.ParseToken(token)
 	if err != nil {
-		return &status.Error{Kind: status.KindUsage, Message: err.Error()}
+		return nil, &status.Error{Kind: status.KindUsage, Message: err.Error()}
 	}
 	id, err := n.identityFor(tok)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req, server, err := n.newcomer(id, tok)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer server.CloseIdleConnections()
 	res, err := server.Join(ctx, req)
 	if err != nil {
-		return joinError(err, tok)
+		return nil, joinError(err, tok)
 	}
 	n.clock.Contact(res.Config.ServerTime)
-	return n.adopt(id, res)
+	return res.Directory, n.adopt(id, res)
 }
 
 // newcomer returns what a device that joins says of itself, and a client that shows its
@@ -107,7 +107,7 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	joined.NetworkCAs = res.Config.NetworkCAs
 	joined.ServerTime = res.Config.ServerTime
 	joined.URLs = network.MergeURLs(id.GoodURLs(res.Config.ServerURLs), id.URLs)
-	snap, err := network.New(&joined, &res.Config, nil)
+	snap, err := network.New(&joined, &res.Config, res.CRL)
 	if err != nil {
 		return fmt.Errorf("join: the server's answer is not usable: %w", err)
 	}
@@ -126,6 +126,7 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 		return err
 	}
 	n.held.Join(&joined, snap)
+	n.keeper.Mark(state.CRLFile)
 	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.Self.FQDN, snap.Self.IPv4))
 	return nil
 }

@@ -58,6 +58,27 @@ func lookUp(lookups *atomic.Int64) func(http.Handler) http.Handler {
 	}
 }
 
+// unlisted leaves the directory out of the answers to joins.
+func unlisted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/join" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		var res api.JoinResponse
+		body := rec.Body.Bytes()
+		if rec.Code == http.StatusOK && json.Unmarshal(body, &res) == nil {
+			res.Directory = nil
+			body, _ = json.Marshal(res)
+		}
+		maps.Copy(w.Header(), rec.Header())
+		w.WriteHeader(rec.Code)
+		w.Write(body)
+	})
+}
+
 // TestLookedUpNames: a node that has looked names up is nudged at once when names change,
 // and looks each up again when it is used. A node that remembers none gets no nudge.
 func TestLookedUpNames(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/fips"
 	"weft/overlay/internal/claims"
@@ -194,7 +195,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.filters.Open(dir, epoch, first, last, n.plane.now())
 	switch {
 	case id.Joined():
-		return n.run()
+		return n.run(nil)
 	case n.cfg.Token != "":
 		return n.startJoining(ctx, n.cfg.Token)
 	}
@@ -207,13 +208,22 @@ func (n *Node) Start(ctx context.Context) (err error) {
 func (n *Node) Up(ctx context.Context, token string) error {
 	id := n.held.Identity()
 	if token != "" {
-		if err := n.join(ctx, token); err != nil {
+		listed, err := n.join(ctx, token)
+		if err != nil {
 			return err
 		}
-	} else if !id.Joined() {
+		return n.up(ctx, listed)
+	}
+	if !id.Joined() {
 		return lookup.ErrNotJoined
 	}
-	if err := n.run(); err != nil {
+	return n.up(ctx, nil)
+}
+
+// up starts the running half and waits a moment for the relay. listed is the directory
+// that came with the answer to a join, or nil.
+func (n *Node) up(ctx context.Context, listed *api.Directory) error {
+	if err := n.run(listed); err != nil {
 		return err
 	}
 	return n.settle(ctx)

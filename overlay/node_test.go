@@ -168,6 +168,9 @@ func (w *world) startRelay(l net.Listener) {
 		serve = w.evil.serve
 	}
 	handler := w.svc.API()
+	if w.setup.look {
+		handler = unlisted(handler)
+	}
 	if w.setup.api != nil {
 		handler = w.setup.api(handler)
 	}

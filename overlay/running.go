@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"weft/overlay/api"
 	"weft/overlay/api/client"
 	"weft/overlay/cert"
 	"weft/overlay/internal/dataplane"
@@ -53,9 +54,10 @@ func (n *Node) runs() (*running, *network.Network, error) {
 	return n.running, s, nil
 }
 
-// run makes the running half from the files on disk. It returns nil if there is one
-// already. The node has a Network for as long as it runs.
-func (n *Node) run() error {
+// run makes the running half from the files on disk, and from the directory listed if the
+// node has just joined. It returns nil if there is one already, which then keeps its own
+// directory. The node has a Network for as long as it runs.
+func (n *Node) run(listed *api.Directory) error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
 	n.mu.Lock()
@@ -86,7 +88,7 @@ func (n *Node) run() error {
 	r.home, r.guests = n.makeHomes(r, s.Self.ID)
 	r.peers = tunnels.New(pctx, s, n.tunnelsConfig(r))
 	r.presence = n.lookup.NewPresence(r.client, func(id cert.NodeID) bool { _, ok := r.peers.Views()[id]; return ok })
-	r.follower = n.makeFollower(r)
+	r.follower = n.makeFollower(r, listed)
 	r.sinks = n.sinks(r)
 	r.sinks.Apply() // ranges must be set before addresses
 	if err := n.cfg.Net.SetAddrs(s.Self.IPv4, s.Self.IPv6); err != nil {
@@ -129,8 +131,9 @@ func (n *Node) tunnelsConfig(r *running) tunnels.Config {
 }
 
 // makeFollower makes the follower that keeps r in step with the server.
-func (n *Node) makeFollower(r *running) *follow.Follower {
+func (n *Node) makeFollower(r *running, listed *api.Directory) *follow.Follower {
 	return follow.New(follow.Config{
+		Listed: listed,
 		Client: r.client, Held: &n.held, Directory: n.dir, Clock: n.clock, Health: &n.health, Log: n.log, Software: n.cfg.Version,
 		Keep: n.keeper.Mark, Changed: func() { r.sinks.Apply() }, NamesChanged: n.cfg.NamesChanged,
 		Tell: r.home.SendVersions, Current: r.peers.UpToDate, Removed: n.removal.noticed,

@@ -133,11 +133,10 @@ func (s *Service) letIn(ctx context.Context, c *caller) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := s.configOf(node)
+	res := s.asked(api.AskApproved)
+	res.Join, err = s.joined(ctx, node)
 	if err != nil {
 		return nil, err
 	}
-	res := s.asked(api.AskApproved)
-	res.Join = &api.JoinResponse{Certificate: node.Certificate, Config: *config}
 	return res, nil
 }

@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -28,14 +29,24 @@ func (s *Service) handleDirectory(ctx context.Context, c *caller, r *http.Reques
 	if v.lookup {
 		return nil, fail(http.StatusConflict, api.CodeTooLarge, "the directory is too large to be sent as a whole", "look names up one by one")
 	}
+	return s.directory(ctx, c.id, v, since, math.MaxInt)
+}
+
+// directory returns what a node sees that has this view and holds the directory as of
+// since; errLong if that is more than most nodes.
+func (s *Service) directory(ctx context.Context, id cert.NodeID, v view, since api.Version, most int) (*api.Directory, error) {
 	d := &api.Directory{Version: v.versions.Directory, Peers: []api.Peer{}, Removed: []string{}}
 	if !v.reaches(since) {
 		d.Full, since.N = true, 0
 	}
-	err = s.readDirectory(ctx, v, d, since.N, func(node *store.Node) error {
-		if node.ID != c.id {
-			d.Peers = append(d.Peers, s.peerOf(node))
+	err := s.readDirectory(ctx, v, d, since.N, func(node *store.Node) error {
+		switch {
+		case node.ID == id:
+			return nil
+		case len(d.Peers) == most:
+			return errLong
 		}
+		d.Peers = append(d.Peers, s.peerOf(node))
 		return nil
 	})
 	if err != nil {
@@ -103,7 +114,7 @@ type changes struct {
 	long  bool          // there are too many for a nudge
 }
 
-var errLong = errors.New("more changes than a nudge holds")
+var errLong = errors.New("more devices than the answer may hold")
 
 // Changes returns the changes from the directory version that a node has to the current one,
 // or nil if they are too many for a nudge: then the node has to fetch them.

@@ -30,11 +30,35 @@ func (s *Service) handleJoin(ctx context.Context, c *caller, r *http.Request) (a
 	if err != nil {
 		return nil, err
 	}
+	return s.joined(ctx, node)
+}
+
+// What is longer is left out of the answer to a join: it should not take long on a slow
+// line, and nodes refuse an answer of more than 1 MB.
+const (
+	joinCRL   = 64 << 10 // bytes
+	joinPeers = 64       // in the directory, of about 1 KB each
+)
+
+// joined returns the answer to a device that has joined, with what it would ask for next.
+// That would be two requests, and each would cost it and this server another handshake:
+// the connection of a join shows no certificate.
+func (s *Service) joined(ctx context.Context, node store.Node) (*api.JoinResponse, error) {
 	config, err := s.configOf(node)
 	if err != nil {
 		return nil, err
 	}
-	return &api.JoinResponse{Certificate: node.Certificate, Config: *config}, nil
+	res := &api.JoinResponse{Certificate: node.Certificate, Config: *config}
+	if list := s.CRL(); len(list) <= joinCRL {
+		res.CRL = list
+	}
+	if v, ok := s.index.view(node.ID); ok && v.initiates && !v.lookup {
+		res.Directory, err = s.directory(ctx, node.ID, v, api.Version{}, joinPeers)
+		if err != nil && !errors.Is(err, errLong) {
+			return nil, err
+		}
+	}
+	return res, nil
 }
 
 func (s *Service) join(ctx context.Context, c *caller, req *api.JoinRequest) (store.Node, error) {

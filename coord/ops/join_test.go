@@ -1,11 +1,13 @@
 package ops
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +56,34 @@ func TestJoin(t *testing.T) {
 	}
 	if laptop := s.laptop("laptop"); !laptop.res.Config.Directory {
 		t.Error("a laptop should hold the directory")
+	}
+}
+
+// The answer to a join has what the device would ask for next, unless that is long.
+func TestJoinBringsAll(t *testing.T) {
+	s := openSite(t)
+	first := s.camera("cam")
+	if first.res.Directory != nil || !bytes.Equal(first.res.CRL, s.CRL()) {
+		t.Errorf("a device that reaches nobody: directory %+v, a list of %d bytes", first.res.Directory, len(first.res.CRL))
+	}
+	tok := s.token(CreateKey{Reusable: true, Tags: []string{"device"}})
+	for n := 1; n < joinPeers; n++ {
+		if err := newDevice(t, s.Service).join(t, tok, "cam"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	laptop := s.laptop("laptop")
+	got := laptop.res.Directory
+	if got == nil || !got.Full || len(got.Peers) != joinPeers || got.Version != laptop.res.Config.Versions.Directory {
+		t.Fatalf("directory %+v", got)
+	}
+	fetched, err := laptop.Directory(t.Context(), api.Version{})
+	if err != nil || !reflect.DeepEqual(fetched, got) {
+		t.Errorf("fetched %d peers at %v, brought %d at %v, %v", len(fetched.Peers), fetched.Version, len(got.Peers), got.Version, err)
+	}
+	// One more, which the others see: now it is long.
+	if res := s.laptop("second").res; res.Directory != nil || !res.Config.Directory || len(res.CRL) == 0 {
+		t.Errorf("a long directory was brought: %+v", res.Directory)
 	}
 }
 

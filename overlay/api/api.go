@@ -50,6 +50,7 @@ import (
 //	1  2026-11-30  Config.Introductions, Weft-Introductions
 //	1  2026-11-30  POST /v1/ask
 //	1  2026-11-30  Config.Overdue, Config.SignIn, Ask.SignIn, NotOverdue in rules
+//	1  2026-11-30  JoinResponse.CRL, JoinResponse.Directory
 const Protocol = 1
 
 // Oldest and Newest bound the versions that this one works with.
@@ -126,6 +127,12 @@ type JoinRequest struct {
 type JoinResponse struct {
 	Certificate []byte `json:"certificate"` // DER
 	Config      Config `json:"config"`
+	// CRL and Directory are the answers to GET /v1/crl and GET /v1/directory, which a node
+	// would ask for next, over a connection that shows its certificate. The server leaves
+	// out what is long, and the node then fetches it; servers before 2026-11-30 leave out
+	// both.
+	CRL       []byte     `json:"crl,omitempty"`
+	Directory *Directory `json:"directory,omitempty"`
 }
 
 // RenewRequest asks for the certificate in force over the same identity key: a new one

@@ -50,10 +50,12 @@ const (
 	behindAgain = time.Minute
 )
 
-// Config configures New. All fields are required. The functions are called from the
+// Config configures New. All fields but Listed are required. The functions are called from the
 // Follower's goroutines and from callers of TakeCRL. They may wait for a lock, but not
 // for the network or a disk.
 type Config struct {
+	// Listed is the directory that came with the answer to a join, or nil.
+	Listed *api.Directory
 	// Client is the server's.
 	Client *client.Client
 	// Held and Directory are kept in step with the server.
@@ -212,6 +214,7 @@ func (c *Follower) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.tasks.Wait()
 	defer cancel()
+	c.takeListed()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -234,6 +237,20 @@ func (c *Follower) Run(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+// takeListed applies the directory that came with a join. It is verified here, while the
+// node connects to its relay.
+func (c *Follower) takeListed() {
+	dir := c.cfg.Listed
+	c.cfg.Listed = nil
+	s, ok := c.cfg.Held.Get()
+	if dir == nil || !ok || !s.ReadsDirectory() || !c.cfg.Directory.Version().IsZero() {
+		return
+	}
+	c.takeDirectory(s, dir)
+	c.plan.target.Directory = c.cfg.Directory.Version()
+	c.tell()
 }
 
 // at returns the moment for the plan.

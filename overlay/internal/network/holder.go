@@ -50,12 +50,12 @@ func (h *Holder) SetIdentity(id *Identity) {
 }
 
 // Join puts the node into a network. If it is in the same network already, everything is
-// replaced except the revocation list, so that a repeated join does not forget deleted
-// nodes.
+// replaced, but the revocation list only by a newer one, so that a repeated join does not
+// forget deleted nodes.
 func (h *Holder) Join(id *Identity, n *Network) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if cur := h.now.Load(); cur != nil && cur.Self.ID == n.Self.ID {
+	if cur := h.now.Load(); cur != nil && cur.Self.ID == n.Self.ID && cur.CRL != nil && (n.CRL == nil || n.CRL.Number < cur.CRL.Number) {
 		with := *n
 		with.CRL = cur.CRL
 		n = &with

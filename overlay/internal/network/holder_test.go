@@ -46,6 +46,18 @@ func TestHolder(t *testing.T) {
 	if got, _ := h.Get(); got.CRL != list {
 		t.Error("a join that was repeated forgot who was deleted")
 	}
+	bring := func(number uint64) *cert.CRL {
+		id, n := at(1)
+		n.CRL = &cert.CRL{Number: number}
+		h.Join(id, n)
+		return n.CRL
+	}
+	if bring(6); h.now.Load().CRL != list {
+		t.Error("a join that was repeated brought an older list, which was taken")
+	}
+	if list = bring(8); h.now.Load().CRL != list {
+		t.Error("a join that was repeated brought a newer list, which was not taken")
+	}
 	if !h.Update(func(id *Identity, n *Network) { id.URLs, n.Config = []string{"x"}, &api.Config{} }) || id.URLs != nil || n.Config.Version.N != 1 {
 		t.Error("what others hold was changed")
 	}
