@@ -71,11 +71,10 @@ func (n *Node) Ask(ctx context.Context, server, fingerprint string, shown func(s
 	if id := n.held.Identity(); id.Joined() && id.Network == tok.Network.NetworkID() {
 		return n.signIn(ctx, shown)
 	}
-	listed, err := n.ask(ctx, base, tok, shown)
-	if err != nil {
+	if err := n.ask(ctx, base, tok, shown); err != nil {
 		return err
 	}
-	return n.up(ctx, listed)
+	return n.settle(ctx)
 }
 
 // parseAsk returns the address of a server, and the fingerprint that it must have, if
@@ -229,25 +228,20 @@ func pinsError(err error, base string) error {
 		Hint: "check the address, and that TCP to it is allowed from here"}
 }
 
-// ask asks until somebody has decided, and joins. It returns the directory, if the answer
-// has it.
-func (n *Node) ask(ctx context.Context, base string, tok cert.Token, shown func(status.Asked)) (*api.Directory, error) {
-	id, err := n.identityFor(tok)
+// ask asks until somebody has decided, and joins.
+func (n *Node) ask(ctx context.Context, base string, tok cert.Token, shown func(status.Asked)) error {
+	c, err := n.newcomer(tok)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	req, server, err := n.newcomer(id, tok)
+	defer c.close()
+	asked := api.Ask{Protocol: api.Protocol, CSR: c.req.CSR, Hostname: c.req.Hostname, OS: c.req.OS, Software: c.req.Software}
+	res, err := n.askFor(ctx, base, c.server, &tok, asked, shown)
 	if err != nil {
-		return nil, err
-	}
-	defer server.CloseIdleConnections()
-	asked := api.Ask{Protocol: api.Protocol, CSR: req.CSR, Hostname: req.Hostname, OS: req.OS, Software: req.Software}
-	res, err := n.askFor(ctx, base, server, &tok, asked, shown)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	n.clock.Contact(res.Config.ServerTime)
-	return res.Directory, n.adopt(id, res)
+	return n.adopt(c.id, res)
 }
 
 // askFor makes a request until somebody has decided. The server is that of tok, nil for one

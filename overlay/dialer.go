@@ -54,6 +54,20 @@ func (s *serverSide) dialerTo(urls []string, roots *cert.ServerRoots, shown tls.
 	}
 }
 
+// homeAhead starts to make the link to the relay of a node that is about to be joined in
+// its network s. It returns nil if there is a choice of relays or of their addresses.
+func (s *serverSide) homeAhead(joined *network.Identity, in *network.Network) *link.Ahead {
+	relays := in.Config.Relays
+	if len(relays) != 1 || len(relays[0].URLs) != 1 {
+		return nil
+	}
+	shown, err := joined.TLS()
+	if err != nil {
+		return nil // run returns the error
+	}
+	return s.dialerTo(joined.URLs, in.ServerRoots, *shown).DialRelayAhead(relays[0].ID, relays[0].URLs[0])
+}
+
 // shown returns the certificate that this node presents in every handshake, nil while it
 // has no identity.
 func (s *serverSide) shown() *tls.Certificate {

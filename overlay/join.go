@@ -21,86 +21,104 @@ import (
 	"weft/overlay/status"
 )
 
-// join gets a certificate for a token. The identity key is on disk before the server is
-// asked, so that a join whose answer was lost is repeated as the same device and does not
-// make a second one. It returns the directory, if the answer has it.
-func (n *Node) join(ctx context.Context, token string) (*api.Directory, error) {
+// join gets a certificate for a token, and brings the node up.
+func (n *Node) join(ctx context.Context, token string) error {
 	tok, err := cert.ParseToken(token)
 	if err != nil {
-		return nil, &status.Error{Kind: status.KindUsage, Message: err.Error()}
+		return &status.Error{Kind: status.KindUsage, Message: err.Error()}
 	}
-	id, err := n.identityFor(tok)
+	c, err := n.newcomer(tok)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	req, server, err := n.newcomer(id, tok)
+	defer c.close()
+	res, err := c.server.Join(ctx, c.req)
 	if err != nil {
-		return nil, err
-	}
-	defer server.CloseIdleConnections()
-	res, err := server.Join(ctx, req)
-	if err != nil {
-		return nil, joinError(err, tok)
+		return joinError(err, tok)
 	}
 	n.clock.Contact(res.Config.ServerTime)
-	return res.Directory, n.adopt(id, res)
+	return n.adopt(c.id, res)
 }
 
-// newcomer returns what a device that joins says of itself, and a client that shows its
-// key to the server of tok.
-func (n *Node) newcomer(id *network.Identity, tok cert.Token) (req api.JoinRequest, server *client.Client, err error) {
-	csr, err := cert.NewCSR(id.Key)
-	if err != nil {
-		return req, nil, fmt.Errorf("join: %w", err)
-	}
-	roots, err := cert.NewServerRoots([]cert.Pin{tok.Server}, nil)
-	if err != nil {
-		return req, nil, fmt.Errorf("join: %w", err)
-	}
-	shown, err := cert.SelfSigned(id.Key)
-	if err != nil {
-		return req, nil, fmt.Errorf("join: %w", err)
-	}
-	hostname := n.cfg.Hostname
-	if hostname == "" {
-		hostname, _ = os.Hostname()
-	}
-	req = api.JoinRequest{
-		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
-		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
-	}
-	return req, client.New(n.server.dialerTo(tok.URLs, roots, shown).Transport(), n.times.server), nil
+// newcomer is a device that is about to join.
+type newcomer struct {
+	id     *network.Identity
+	req    api.JoinRequest
+	server *client.Client // shows the key of id to the server
+	dialer *link.Dialer   // of server
 }
 
-// identityFor returns the identity to join with: the one on disk if it belongs to the
-// token's network, else a new one.
-func (n *Node) identityFor(tok cert.Token) (*network.Identity, error) {
+func (c *newcomer) close() {
+	c.dialer.Drop()
+	c.server.CloseIdleConnections()
+}
+
+// newcomer prepares a join, with the identity on disk if it belongs to the network of tok,
+// else with a new one. The identity key is on disk before the server is asked, so that a
+// join whose answer was lost is repeated as the same device and does not make a second one.
+// The connection to the server is made meanwhile.
+func (n *Node) newcomer(tok cert.Token) (*newcomer, error) {
 	defer n.keeper.Pause()()
 	dir := n.stateDir()
 	if dir == nil {
 		return nil, errors.New("overlay: the node is not started")
 	}
+	id, fresh, err := n.identityFor(tok)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := cert.NewCSR(id.Key)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	roots, err := cert.NewServerRoots([]cert.Pin{tok.Server}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	shown, err := cert.SelfSigned(id.Key)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	hostname := n.cfg.Hostname
+	if hostname == "" {
+		hostname, _ = os.Hostname()
+	}
+	dialer := n.server.dialerTo(tok.URLs, roots, shown)
+	dialer.DialAhead()
+	c := &newcomer{id: id, server: client.New(dialer.Transport(), n.times.server), dialer: dialer}
+	c.req = api.JoinRequest{
+		Protocol: api.Protocol, Secret: tok.Secret, CSR: csr, Hostname: hostname,
+		OS: runtime.GOOS + "/" + runtime.GOARCH, Software: n.cfg.Version,
+	}
+	if fresh {
+		if err := dir.SaveIdentity(id); err != nil {
+			c.close()
+			return nil, err
+		}
+		n.held.SetIdentity(id)
+	}
+	return c, nil
+}
+
+// identityFor returns the identity to join with, and whether it is a new one, which is not
+// on disk.
+func (n *Node) identityFor(tok cert.Token) (id *network.Identity, fresh bool, err error) {
 	old, joins := n.held.Identity(), tok.Network.NetworkID()
 	if old != nil && old.Network != joins && old.Joined() {
-		return nil, &status.Error{Kind: status.KindUsage,
+		return nil, false, &status.Error{Kind: status.KindUsage,
 			Message: "this device belongs to another network", Hint: "run: weft logout, or use another --state directory and --socket for a second network"}
 	} else if old != nil && old.Network == joins {
 		id := *old
 		id.URLs, id.ServerPins = network.MergeURLs(tok.URLs, old.URLs), []cert.Pin{tok.Server}
-		return &id, nil
+		return &id, false, nil
 	}
-	id, err := network.NewIdentity(joins, tok.Server, tok.URLs)
-	if err != nil {
-		return nil, err
-	}
-	if err := dir.SaveIdentity(id); err != nil {
-		return nil, err
-	}
-	n.held.SetIdentity(id)
-	return id, nil
+	id, err = network.NewIdentity(joins, tok.Server, tok.URLs)
+	return id, true, err
 }
 
-// adopt makes the server's answer this node's identity. It saves it first.
+// adopt makes the server's answer this node's identity, and brings the node up. It saves
+// the identity first. The link to the relay is made meanwhile, but nothing is said over it
+// before the node has joined.
 func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	joined := *id
 	joined.Certificate = res.Certificate
@@ -114,6 +132,25 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 	if !id.Key.PublicKey.Equal(snap.Self.Leaf.PublicKey) {
 		return errors.New("join: the server certified another key than this device's")
 	}
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	dialer := n.server.dialer()
+	if n.active.Load() == nil { // else it is connected, and another link would replace that one
+		dialer.Take(n.server.homeAhead(&joined, snap))
+	}
+	err = n.becomeMember(&joined, snap, res)
+	if err == nil {
+		err = n.runInTurn(dialer, res.Directory)
+	}
+	if err != nil {
+		dialer.Drop()
+	}
+	return err
+}
+
+// becomeMember saves the identity and the configuration, and makes the node a member of the
+// network.
+func (n *Node) becomeMember(joined *network.Identity, snap *network.Network, res *api.JoinResponse) error {
 	defer n.keeper.Pause()()
 	n.mu.Lock()
 	closed := n.closed
@@ -122,10 +159,10 @@ func (n *Node) adopt(id *network.Identity, res *api.JoinResponse) error {
 		return errors.New("overlay: the node is closed")
 	}
 	// The identity comes last: whoever has it has a configuration that fits it.
-	if err := n.state.SaveJSON(state.Content{File: state.ConfigFile, JSON: &res.Config}, state.Content{File: state.IdentityFile, JSON: &joined}); err != nil {
+	if err := n.state.SaveJSON(state.Content{File: state.ConfigFile, JSON: &res.Config}, state.Content{File: state.IdentityFile, JSON: joined}); err != nil {
 		return err
 	}
-	n.held.Join(&joined, snap)
+	n.held.Join(joined, snap)
 	n.keeper.Mark(state.CRLFile)
 	n.log.Info(fmt.Sprintf("joined as %s, %s", snap.Self.FQDN, snap.Self.IPv4))
 	return nil

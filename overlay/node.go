@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weft/overlay/api"
 	"weft/overlay/cert"
 	"weft/overlay/fips"
 	"weft/overlay/internal/claims"
@@ -89,8 +88,8 @@ type Node struct {
 	disk    disk
 	keeper  *state.Writer
 
-	// turn is held while the running half is started or ended, so that after a logout the
-	// node is in no network, whatever is called meanwhile. Taken before mu. Nothing for
+	// turn is held while the running half is started or ended, and while the node becomes a
+	// member, so that after a logout it is in no network, whatever is called meanwhile. Taken before mu. Nothing for
 	// which the running half waits may take it.
 	turn sync.Mutex
 
@@ -195,7 +194,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	n.filters.Open(dir, epoch, first, last, n.plane.now())
 	switch {
 	case id.Joined():
-		return n.run(nil)
+		return n.run()
 	case n.cfg.Token != "":
 		return n.startJoining(ctx, n.cfg.Token)
 	}
@@ -207,23 +206,16 @@ func (n *Node) Start(ctx context.Context) (err error) {
 // localapi.Node.
 func (n *Node) Up(ctx context.Context, token string) error {
 	id := n.held.Identity()
-	if token != "" {
-		listed, err := n.join(ctx, token)
-		if err != nil {
-			return err
-		}
-		return n.up(ctx, listed)
+	var err error
+	switch {
+	case token != "":
+		err = n.join(ctx, token)
+	case id.Joined():
+		err = n.run()
+	default:
+		err = lookup.ErrNotJoined
 	}
-	if !id.Joined() {
-		return lookup.ErrNotJoined
-	}
-	return n.up(ctx, nil)
-}
-
-// up starts the running half and waits a moment for the relay. listed is the directory
-// that came with the answer to a join, or nil.
-func (n *Node) up(ctx context.Context, listed *api.Directory) error {
-	if err := n.run(listed); err != nil {
+	if err != nil {
 		return err
 	}
 	return n.settle(ctx)

@@ -54,12 +54,17 @@ func (n *Node) runs() (*running, *network.Network, error) {
 	return n.running, s, nil
 }
 
-// run makes the running half from the files on disk, and from the directory listed if the
-// node has just joined. It returns nil if there is one already, which then keeps its own
-// directory. The node has a Network for as long as it runs.
-func (n *Node) run(listed *api.Directory) error {
+// run makes the running half from the files on disk. It returns nil if there is one
+// already. The node has a Network for as long as it runs.
+func (n *Node) run() error {
 	n.turn.Lock()
 	defer n.turn.Unlock()
+	return n.runInTurn(n.server.dialer(), nil)
+}
+
+// runInTurn is run for a caller that holds turn. A node that has just joined may have the
+// directory already.
+func (n *Node) runInTurn(dialer *link.Dialer, listed *api.Directory) error {
 	n.mu.Lock()
 	switch {
 	case n.closed || n.state == nil:
@@ -80,7 +85,6 @@ func (n *Node) run(listed *api.Directory) error {
 		return err
 	}
 	n.mu.Unlock()
-	dialer := n.server.dialer()
 	pctx, endPeers := context.WithCancel(context.Background())
 	ctx, endRest := context.WithCancel(context.Background())
 	r := &running{client: client.New(dialer.Transport(), n.times.server), dialer: dialer, stats: n.plane.stats, keys: n.plane.keys, endPeers: endPeers, endRest: endRest}
@@ -148,5 +152,6 @@ func (r *running) close() {
 	r.endRest()
 	r.rest.Wait()
 	r.sinks.End()
+	r.dialer.Drop()
 	r.client.CloseIdleConnections()
 }

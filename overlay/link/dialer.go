@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,6 +54,8 @@ type Dialer struct {
 	// mu guards the following.
 	past map[string]past // by base URL
 	last string          // base URL that last answered a request
+
+	taken atomic.Pointer[Ahead] // nil: none
 }
 
 // past is the outcome of earlier attempts to reach a server.
@@ -111,6 +114,7 @@ func (d *Dialer) DialRelay(ctx context.Context, id, base string) (*tls.Conn, err
 // want is what to dial: a protocol, and a check of the server's certificate.
 type want struct {
 	proto  string
+	id     string // of the relay
 	verify func(*cert.ServerRoots, []*x509.Certificate) error
 }
 
@@ -119,10 +123,17 @@ var theAPI = want{proto: ProtoAPI, verify: func(r *cert.ServerRoots, chain []*x5
 }}
 
 func aRelay(id string) want {
-	return want{proto: ProtoRelay, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error { return r.VerifyRelay(chain, id) }}
+	return want{proto: ProtoRelay, id: id, verify: func(r *cert.ServerRoots, chain []*x509.Certificate) error { return r.VerifyRelay(chain, id) }}
 }
 
 func (d *Dialer) dial(ctx context.Context, base string, to want) (*tls.Conn, error) {
+	if tc, err, ok := d.madeAhead(ctx, base, to); ok {
+		return tc, err
+	}
+	return d.make(ctx, base, to)
+}
+
+func (d *Dialer) make(ctx context.Context, base string, to want) (*tls.Conn, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, fmt.Errorf("dial %q: want https://HOST[:PORT]", base)
