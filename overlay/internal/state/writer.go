@@ -15,7 +15,9 @@ import (
 // What a node receives takes effect at once and is saved afterwards, by a goroutine of
 // its own: a disk that is slow, full or read-only must not delay the removal of a deleted
 // device or of a right, nor the tunnels. A power cut in between costs another fetch. Only
-// a join is different: key and certificate are on disk before they are used.
+// a join is different: the key is on disk before the server is asked, and the certificate
+// before the node is a member. Its link to the relay may be made meanwhile, but nothing is
+// said over it.
 
 // File is a file that a Writer saves.
 type File struct {
