@@ -134,7 +134,7 @@ one record, with their number and the beginning of that minute.`,
 				for _, l := range lines {
 					rows = append(rows, []string{strconv.FormatUint(l.Seq, 10), auditTime(l.At), l.User, l.Via, l.From, l.Op, auditTarget(l), auditChange(l)})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

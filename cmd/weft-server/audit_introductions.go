@@ -76,7 +76,7 @@ func auditIntroductionsListCmd() *cobra.Command {
 				for _, i := range list {
 					rows = append(rows, introductionRow(i))
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

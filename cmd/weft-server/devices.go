@@ -52,7 +52,7 @@ func devicesListCmd() *cobra.Command {
 				for _, d := range list {
 					rows = append(rows, []string{d.Name, d.IPv4.String(), state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Software})
 				}
-				if err := table(cmd.OutOrStdout(), rows); err != nil {
+				if err := printTable(cmd.OutOrStdout(), rows); err != nil {
 					return err
 				}
 				if n := unaware(list); n > 0 {
@@ -157,7 +157,7 @@ func showDevice(cmd *cobra.Command, d ops.Device) error {
 	for _, a := range d.Aliases {
 		rows = append(rows, []string{"former name", a.Name + " until " + when(&a.Until)})
 	}
-	return table(cmd.OutOrStdout(), rows)
+	return printTable(cmd.OutOrStdout(), rows)
 }
 
 func devicesReplaceCmd() *cobra.Command {

@@ -31,7 +31,7 @@ func devicesWaitingCmd() *cobra.Command {
 				for _, r := range list {
 					rows = append(rows, []string{r.ID, cli.Plain(r.Hostname), cli.Plain(r.OS), r.From, when(&r.At), when(&r.Expires)})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

@@ -71,7 +71,7 @@ func showDNS(w io.Writer, i ops.DNSInfo) error {
 	for _, o := range ops.DNSOptions {
 		rows = append(rows, []string{o.Name, o.Value(i.DNS)})
 	}
-	return table(w, rows)
+	return printTable(w, rows)
 }
 
 // serverText returns a list of nameservers for people.
@@ -205,7 +205,7 @@ func dnsPreviewCmd() *cobra.Command {
 				for _, st := range p.Steps {
 					rows = append(rows, []string{st.Stage, st.Text})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

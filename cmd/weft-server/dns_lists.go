@@ -100,7 +100,7 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 		for _, r := range i.Records {
 			rows = append(rows, []string{r.Name, r.Type, r.Value, strconv.Itoa(cmp.Or(r.TTL, 300)), r.ID})
 		}
-		return table(w, rows)
+		return printTable(w, rows)
 	})
 	return group("records", "List, add and remove records beside the devices' names", list, add, remove)
 }
@@ -147,7 +147,7 @@ A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 		for _, r := range i.Routes {
 			rows = append(rows, []string{r.Suffix, serverText(r.Nameservers)})
 		}
-		return table(w, rows)
+		return printTable(w, rows)
 	})
 	return group("routes", "List, add and remove routes (split DNS)", list, add, remove)
 }
@@ -170,7 +170,7 @@ https://HOST/PATH.`
 		for _, n := range i.Nameservers {
 			rows = append(rows, []string{n.Address, strings.Join(n.Bootstrap, " ")})
 		}
-		return table(w, rows)
+		return printTable(w, rows)
 	})
 	return group("nameservers", "List and set the nameservers for all other names", list, set, clear)
 }
@@ -187,7 +187,7 @@ func dnsSearchCmd() *cobra.Command {
 		for _, d := range i.Search {
 			rows = append(rows, []string{d})
 		}
-		return table(w, rows)
+		return printTable(w, rows)
 	})
 	return group("search", "List and set search domains", list, set, clear)
 }
@@ -201,7 +201,7 @@ func dnsAliasesCmd() *cobra.Command {
 		for _, a := range i.Aliases {
 			rows = append(rows, []string{a.Name, a.Device, when(&a.Until)})
 		}
-		return table(w, rows)
+		return printTable(w, rows)
 	})
 	return group("aliases", "List and end former names of devices", list, remove)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
@@ -32,40 +31,36 @@ a group with the same name.`
 }
 
 func groupsListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: "list", Short: "List the groups with their members", Args: args(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				list, err := c.Groups(ctx)
-				if err != nil {
-					return err
+	return apiVerb{
+		use: "list", short: "List the groups with their members",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Groups(ctx)
+			rows := [][]string{{"NAME", "MADE BY", "MEMBERS"}}
+			for _, g := range list {
+				by := "admins"
+				if g.Created == nil {
+					by = strings.Join(g.Sources, ",")
 				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "groups/1", map[string]any{"groups": list})
-				}
-				rows := [][]string{{"NAME", "MADE BY", "MEMBERS"}}
-				for _, g := range list {
-					by := "admins"
-					if g.Created == nil {
-						by = strings.Join(g.Sources, ",")
-					}
-					rows = append(rows, []string{g.Name, by, strings.Join(g.Members, ",")})
-				}
-				return table(cmd.OutOrStdout(), rows)
-			})
+				rows = append(rows, []string{g.Name, by, strings.Join(g.Members, ",")})
+			}
+			return answer{schema: "groups/1", object: map[string]any{"groups": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func groupsCreateCmd() *cobra.Command {
-	return groupVerb("create NAME", "Create a group without members", 1, cobra.NoFileCompletions,
-		func(ctx context.Context, c *client.Client, a []string) (webapi.Group, string, error) {
+	return apiVerb{
+		use: "create NAME", short: "Create a group without members", args: cobra.ExactArgs(1), words: cobra.NoFileCompletions,
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			g, err := c.CreateGroup(ctx, a[0])
-			return g, fmt.Sprintf("created the group %s; put people into it with: weft-server groups add %[1]s NAME", g.Name), err
-		})
+			return groupChanged(g, "created the group %s; put people into it with: weft-server groups add %[1]s NAME", g.Name), err
+		},
+	}.command()
+}
+
+// groupChanged is the answer of a verb that changed a group.
+func groupChanged(g webapi.Group, said string, args ...any) answer {
+	return answer{schema: "group/1", object: g, said: "weft-server: " + fmt.Sprintf(said, args...)}
 }
 
 func groupsMembersCmd(in bool) *cobra.Command {
@@ -73,27 +68,30 @@ func groupsMembersCmd(in bool) *cobra.Command {
 	if in {
 		use, short = "add GROUP NAME...", "Put people into a group"
 	}
-	return groupVerb(use, short, 2, complete(ownGroups),
-		func(ctx context.Context, c *client.Client, a []string) (webapi.Group, string, error) {
+	return apiVerb{
+		use: use, short: short, args: cobra.MinimumNArgs(2), words: complete(ownGroups),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			e := ops.EditGroup{Name: a[0], Remove: a[1:]}
 			if in {
 				e = ops.EditGroup{Name: a[0], Add: a[1:]}
 			}
 			g, err := c.EditGroup(ctx, e)
-			said := "nobody is in the group " + g.Name
-			if len(g.Members) > 0 {
-				said = fmt.Sprintf("in the group %s are now: %s", g.Name, strings.Join(g.Members, ", "))
+			if len(g.Members) == 0 {
+				return groupChanged(g, "nobody is in the group %s", g.Name), err
 			}
-			return g, said, err
-		})
+			return groupChanged(g, "in the group %s are now: %s", g.Name, strings.Join(g.Members, ", ")), err
+		},
+	}.command()
 }
 
 func groupsDeleteCmd() *cobra.Command {
-	return groupVerb("delete NAME", "Delete a group; in rules its name then selects nobody", 1, complete(ownGroups),
-		func(ctx context.Context, c *client.Client, a []string) (webapi.Group, string, error) {
+	return apiVerb{
+		use: "delete NAME", short: "Delete a group; in rules its name then selects nobody", args: cobra.ExactArgs(1), words: complete(ownGroups),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			g, err := c.DeleteGroup(ctx, a[0])
-			return g, "deleted the group " + g.Name, err
-		})
+			return groupChanged(g, "deleted the group %s", g.Name), err
+		},
+	}.command()
 }
 
 // ownGroups returns the names of the groups that admins have made, for completion.
@@ -103,32 +101,4 @@ func ownGroups(ctx context.Context, c *client.Client) (words []string, err error
 		words = append(words, g.Name)
 	}
 	return words, err
-}
-
-// groupVerb makes a verb about one group that takes one argument if least is 1, and otherwise at
-// least as many as least. do returns the group, and words for what was done.
-func groupVerb(use, short string, least int, words cobra.CompletionFunc, do func(context.Context, *client.Client, []string) (webapi.Group, string, error)) *cobra.Command {
-	var asJSON *bool
-	many := cobra.ExactArgs(1)
-	if least > 1 {
-		many = cobra.MinimumNArgs(least)
-	}
-	cmd := &cobra.Command{
-		Use: use, Short: short, Args: args(many), ValidArgsFunction: words,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				g, done, err := do(ctx, c, a)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "group/1", g)
-				}
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: "+done)
-				return err
-			})
-		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
 }

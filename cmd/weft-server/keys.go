@@ -22,35 +22,21 @@ func keysCmd() *cobra.Command {
 func keysCreateCmd() *cobra.Command {
 	var nk ops.CreateKey
 	var expires string
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "create [--reusable] [--ephemeral] [--relay] [--tag T]... [--expires 24h]",
-		Short: "Make a join key and print its token, which cannot be shown again",
-		Long: `Make a join key and print its token. The token is shown once and not stored.
+	cmd := apiVerb{
+		use:   "create [--reusable] [--ephemeral] [--relay] [--tag T]... [--expires 24h]",
+		short: "Make a join key and print its token, which cannot be shown again",
+		long: `Make a join key and print its token. The token is shown once and not stored.
 
 Without --tag the device is one of its owner's own, such as a laptop, and may
 reach the owner's other devices. With --tag device it only serves: its owner
 reaches it, and it reaches no other device. With --relay the token is for a relay on
 another machine: weft-server relay --data DIR --token TOKEN.`,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if nk.Life, err = parseLife(expires); err != nil {
-				return err
-			}
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				k, err := a.CreateKey(ctx, nk)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "key/1", k)
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), k.Token)
-				return err
-			})
+		check: func(*cobra.Command, []string) (err error) { nk.Life, err = parseLife(expires); return err },
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			k, err := c.CreateKey(ctx, nk)
+			return answer{schema: "key/1", object: k, out: k.Token}, err
 		},
-	}
+	}.command()
 	f := cmd.Flags()
 	f.BoolVar(&nk.Reusable, "reusable", false, "many devices may join with it")
 	f.BoolVar(&nk.Ephemeral, "ephemeral", false, "its devices are deleted soon after they go offline; their certificates are valid for 3 days")
@@ -59,7 +45,6 @@ another machine: weft-server relay --data DIR --token TOKEN.`,
 	f.StringVar(&expires, "expires", "24h", "how long it can be used: 1m to 366d")
 	f.StringVar(&nk.Note, "note", "", "a note for people")
 	f.StringVar(&nk.User, "user", "", "owner of the devices that join with it (default: the first user)")
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -88,58 +73,30 @@ func parseSpan(s string) (time.Duration, error) {
 }
 
 func keysListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             "List the join keys, without their tokens",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				keys, err := a.Keys(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "keys/1", map[string]any{"keys": keys})
-				}
-				rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
-				for _, k := range keys {
-					rows = append(rows, []string{k.ID, k.State(time.Now()), keyKind(k), strings.Join(k.Tags, ","), strconv.Itoa(k.Uses), when(&k.Expires), k.Note})
-				}
-				return table(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "list", short: "List the join keys, without their tokens",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			keys, err := c.Keys(ctx)
+			rows := [][]string{{"ID", "STATE", "KIND", "TAGS", "USED", "EXPIRES", "NOTE"}}
+			for _, k := range keys {
+				rows = append(rows, []string{k.ID, k.State(time.Now()), keyKind(k), strings.Join(k.Tags, ","), strconv.Itoa(k.Uses), when(&k.Expires), k.Note})
+			}
+			return answer{schema: "keys/1", object: map[string]any{"keys": keys}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func keysShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show ID",
-		Short:             "Show one join key, without its token",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(keyIDs(func(store.Key) bool { return true })),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				k, err := c.Key(ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "key-show/1", k)
-				}
-				return table(cmd.OutOrStdout(), [][]string{
-					{"id", k.ID}, {"state", k.State(time.Now())}, {"kind", keyKind(k)}, {"user", k.User}, {"tags", strings.Join(k.Tags, ",")}, {"note", k.Note},
-					{"created", when(&k.Created)}, {"expires", when(&k.Expires)}, {"revoked", when(k.Revoked)}, {"used", strconv.Itoa(k.Uses)}, {"last used", when(k.Used)},
-				})
-			})
+	return apiVerb{
+		use: "show ID", short: "Show one join key, without its token", args: cobra.ExactArgs(1), words: complete(keyIDs(func(store.Key) bool { return true })),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			k, err := c.Key(ctx, a[0])
+			return answer{schema: "key-show/1", object: k, out: table([][]string{
+				{"id", k.ID}, {"state", k.State(time.Now())}, {"kind", keyKind(k)}, {"user", k.User}, {"tags", strings.Join(k.Tags, ",")}, {"note", k.Note},
+				{"created", when(&k.Created)}, {"expires", when(&k.Expires)}, {"revoked", when(k.Revoked)}, {"used", strconv.Itoa(k.Uses)}, {"last used", when(k.Used)},
+			})}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 // keyIDs returns a function that lists the ids of the keys for which which returns true, for
@@ -171,27 +128,15 @@ func keyKind(k store.Key) string {
 }
 
 func keysRevokeCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "revoke ID",
-		Short:             "Revoke a join key; devices that joined with it stay",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(keyIDs(func(k store.Key) bool { return k.State(time.Now()) == store.KeyGood })),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				if _, err := adm.RevokeKey(ctx, a[0]); err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "key-revoked/1", map[string]string{"id": a[0]})
-				}
-				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "revoked the key %s; devices that joined with it stay\n", cli.Plain(a[0]))
-				return err
-			})
+	return apiVerb{
+		use: "revoke ID", short: "Revoke a join key; devices that joined with it stay",
+		args:  cobra.ExactArgs(1),
+		words: complete(keyIDs(func(k store.Key) bool { return k.State(time.Now()) == store.KeyGood })),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			_, err := c.RevokeKey(ctx, a[0])
+			return answer{schema: "key-revoked/1", object: map[string]string{"id": a[0]}, said: fmt.Sprintf("revoked the key %s; devices that joined with it stay", cli.Plain(a[0]))}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 // complete makes a completion of the first argument with the words that list returns.

@@ -1,8 +1,9 @@
 // Command weft-server is the coordination server and relay, with the verbs that administer it.
 // Each verb has a file of its own. They share
 //
-//	main.go   the root command, flags from the environment, errors, exit codes
-//	print.go  --json and tables
+//	main.go    the root command, flags from the environment, errors, exit codes
+//	verb.go    the verbs that make a request to the API and print its answer, --json
+//	print.go   tables
 //	remote.go  --server and --token-file
 //
 // The verbs other than serve use the server's API (package coord/webapi). They reach a running

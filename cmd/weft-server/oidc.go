@@ -49,7 +49,7 @@ func oidcListCmd() *cobra.Command {
 				for _, p := range list {
 					rows = append(rows, []string{p.ID, p.Title, p.Issuer, p.ClientID, admits(p)})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}
@@ -198,7 +198,7 @@ func oidcPeopleCmd() *cobra.Command {
 					}
 					rows = append(rows, []string{i.ID, i.Provider, i.Subject, i.Name, i.Mail, user, when(&i.Seen)})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

@@ -196,7 +196,7 @@ func policyHistoryCmd() *cobra.Command {
 					rows = append(rows, []string{strconv.Itoa(p.Number), when(p.At), p.User, p.Via, strconv.Itoa(p.Bytes)})
 				}
 				rows = append(rows, []string{"0", "", "", "", "the policy that a network starts with"})
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

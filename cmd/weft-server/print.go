@@ -10,17 +10,25 @@ import (
 	"weft/cmd/internal/cli"
 )
 
-// table prints rows in columns. The caller has removed control characters from texts that
+// table lays rows out in columns. The caller has removed control characters from texts that
 // devices send.
-func table(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+func table(rows [][]string) string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	for _, row := range rows {
 		for i := range row {
 			row[i] = cli.Dash(row[i])
 		}
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
-	return t.Flush()
+	t.Flush() // a strings.Builder does not fail
+	return b.String()
+}
+
+// printTable prints rows in columns.
+func printTable(w io.Writer, rows [][]string) error {
+	_, err := io.WriteString(w, table(rows))
+	return err
 }
 
 func when(t *time.Time) string {

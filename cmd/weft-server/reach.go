@@ -65,7 +65,7 @@ and which rules decide. A person stands for their devices without tags.
 					_, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing")
 					return err
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

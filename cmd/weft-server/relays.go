@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi/client"
 )
@@ -18,31 +16,17 @@ func relaysCmd() *cobra.Command {
 }
 
 func relaysListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             "List the relays, the server's own first",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				list, err := a.Relays(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "relays/1", map[string]any{"relays": list})
-				}
-				rows := [][]string{{"NAME", "STATE", "CLIENTS", "ADDRESSES", "VERSION"}}
-				for _, r := range list {
-					rows = append(rows, []string{r.Name, relayState(r), strconv.Itoa(r.Clients), strings.Join(r.URLs, " "), r.Version})
-				}
-				return table(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "list", short: "List the relays, the server's own first",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Relays(ctx)
+			rows := [][]string{{"NAME", "STATE", "CLIENTS", "ADDRESSES", "VERSION"}}
+			for _, r := range list {
+				rows = append(rows, []string{r.Name, relayState(r), strconv.Itoa(r.Clients), strings.Join(r.URLs, " "), r.Version})
+			}
+			return answer{schema: "relays/1", object: map[string]any{"relays": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func relayState(r ops.RelayInfo) string {
@@ -56,34 +40,22 @@ func relayState(r ops.RelayInfo) string {
 }
 
 func relaysRemoveCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "remove NAME",
-		Short: "Remove a relay, by name or id; devices move to another one",
-		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, a *client.Client) (words []string, err error) {
-			list, err := a.Relays(ctx)
-			for _, r := range list {
-				if !r.Builtin {
-					words = append(words, r.Name)
-				}
-			}
-			return words, err
-		}),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				r, err := adm.DeleteRelay(ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "relay/1", r)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "removed the relay %s\n", r.Name)
-				return err
-			})
+	return apiVerb{
+		use: "remove NAME", short: "Remove a relay, by name or id; devices move to another one", args: cobra.ExactArgs(1), words: complete(otherRelays),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			r, err := c.DeleteRelay(ctx, a[0])
+			return answer{schema: "relay/1", object: r, said: "removed the relay " + r.Name}, err
 		},
+	}.command()
+}
+
+// otherRelays returns the names of the relays apart from the server's own, for completion.
+func otherRelays(ctx context.Context, c *client.Client) (words []string, err error) {
+	list, err := c.Relays(ctx)
+	for _, r := range list {
+		if !r.Builtin {
+			words = append(words, r.Name)
+		}
 	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	return words, err
 }

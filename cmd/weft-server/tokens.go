@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -31,37 +30,29 @@ What a token may do is what its service may do at that moment.`
 func tokensCreateCmd() *cobra.Command {
 	var nt ops.CreateToken
 	var expires string
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "create USER [--expires 90d|never] [--note TEXT]",
-		Short: "Make a token for a service and print it; it cannot be shown again",
-		Long: `Make a token of a service and print it. It is shown once and not stored. A
+	cmd := apiVerb{
+		use:   "create USER [--expires 90d|never] [--note TEXT]",
+		short: "Make a token for a service and print it; it cannot be shown again",
+		long: `Make a token of a service and print it. It is shown once and not stored. A
 program can also verify the server with it, whatever certificate its site has.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(services),
-		RunE: func(cmd *cobra.Command, a []string) (err error) {
+		args:  cobra.ExactArgs(1),
+		words: complete(services),
+		check: func(_ *cobra.Command, a []string) (err error) {
 			nt.User = a[0]
 			if nt.Endless = expires == "never"; !nt.Endless {
 				if nt.Life, err = parseSpan(expires); err != nil {
 					return usagef("--expires %q: want a time such as 30d or 12h, or never", expires)
 				}
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				t, err := c.CreateToken(ctx, nt)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "token/1", t)
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), t.Token)
-				return err
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			t, err := c.CreateToken(ctx, nt)
+			return answer{schema: "token/1", object: t, out: t.Token}, err
+		},
+	}.command()
 	cmd.Flags().StringVar(&expires, "expires", "90d", "how long it can be used: 1m to 366d, or never")
 	cmd.Flags().StringVar(&nt.Description, "note", "", "a note for people: which program uses it")
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -78,36 +69,23 @@ func services(ctx context.Context, c *client.Client) (words []string, err error)
 
 func tokensListCmd() *cobra.Command {
 	var user string
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list [--user USER]",
-		Short:             "List the tokens, without their secrets",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				tokens, err := c.Tokens(ctx, user)
-				if err != nil {
-					return err
+	cmd := apiVerb{
+		use: "list [--user USER]", short: "List the tokens, without their secrets",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			tokens, err := c.Tokens(ctx, user)
+			rows := [][]string{{"ID", "USER", "STATE", "EXPIRES", "LAST USED", "FROM", "NOTE"}}
+			for _, t := range tokens {
+				expires := "never"
+				if t.Expires != nil {
+					expires = when(t.Expires)
 				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "tokens/1", map[string]any{"tokens": tokens})
-				}
-				rows := [][]string{{"ID", "USER", "STATE", "EXPIRES", "LAST USED", "FROM", "NOTE"}}
-				for _, t := range tokens {
-					expires := "never"
-					if t.Expires != nil {
-						expires = when(t.Expires)
-					}
-					rows = append(rows, []string{t.ID, t.User, tokenState(t, time.Now()), expires, when(t.Used), strings.Join(t.From[:min(len(t.From), 1)], ""), t.Description})
-				}
-				return table(cmd.OutOrStdout(), rows)
-			})
+				rows = append(rows, []string{t.ID, t.User, tokenState(t, time.Now()), expires, when(t.Used), strings.Join(t.From[:min(len(t.From), 1)], ""), t.Description})
+			}
+			return answer{schema: "tokens/1", object: map[string]any{"tokens": tokens}, out: table(rows)}, err
 		},
-	}
+	}.command()
 	cmd.Flags().StringVar(&user, "user", "", "only tokens of this service")
 	cmd.Flags().SetAnnotation("user", noEnv, nil)
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -122,33 +100,22 @@ func tokenState(t store.Token, now time.Time) string {
 }
 
 func tokensRevokeCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "revoke ID",
-		Short: "Revoke a token at once",
-		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
-			tokens, err := c.Tokens(ctx, "")
-			for _, t := range tokens {
-				if t.Live(time.Now()) {
-					words = append(words, t.ID)
-				}
-			}
-			return words, err
-		}),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				if _, err := c.RevokeToken(ctx, a[0]); err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "token-revoked/1", map[string]string{"id": a[0]})
-				}
-				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "revoked the token %s\n", cli.Plain(a[0]))
-				return err
-			})
+	return apiVerb{
+		use: "revoke ID", short: "Revoke a token at once", args: cobra.ExactArgs(1), words: complete(liveTokens),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			_, err := c.RevokeToken(ctx, a[0])
+			return answer{schema: "token-revoked/1", object: map[string]string{"id": a[0]}, said: "revoked the token " + cli.Plain(a[0])}, err
 		},
+	}.command()
+}
+
+// liveTokens returns the ids of the tokens that can be used, for completion.
+func liveTokens(ctx context.Context, c *client.Client) (words []string, err error) {
+	tokens, err := c.Tokens(ctx, "")
+	for _, t := range tokens {
+		if t.Live(time.Now()) {
+			words = append(words, t.ID)
+		}
 	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	return words, err
 }

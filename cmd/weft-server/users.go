@@ -56,7 +56,7 @@ func usersListCmd() *cobra.Command {
 				for _, u := range users {
 					rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u.User), userState(u), strconv.Itoa(u.Devices), when(u.SignedIn), when(&u.Created)})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}

@@ -58,7 +58,7 @@ func webhooksListCmd() *cobra.Command {
 				for _, w := range list {
 					rows = append(rows, []string{w.ID, w.State, strings.Join(w.Events, ","), strconv.FormatUint(w.Delivered, 10), when(w.Last), cli.Plain(w.URL), w.Note})
 				}
-				return table(cmd.OutOrStdout(), rows)
+				return printTable(cmd.OutOrStdout(), rows)
 			})
 		},
 	}
@@ -165,7 +165,7 @@ func showWebhook(out io.Writer, w ops.Webhook) error {
 	if w.State == ops.WebhookPaused {
 		rows = append(rows, []string{"to go on", "weft-server webhooks edit " + w.ID + " --enable"})
 	}
-	if err := table(out, rows); err != nil || len(w.Recent) == 0 {
+	if err := printTable(out, rows); err != nil || len(w.Recent) == 0 {
 		return err
 	}
 	fmt.Fprintln(out)
@@ -177,7 +177,7 @@ func showWebhook(out io.Writer, w ops.Webhook) error {
 		}
 		rows = append(rows, []string{d.At.Local().Format("2006-01-02 15:04:05"), d.Op, status(d.Status), fmt.Sprint(d.TookMS, " ms"), result})
 	}
-	return table(out, rows)
+	return printTable(out, rows)
 }
 
 func status(n int) string {
