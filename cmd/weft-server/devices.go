@@ -114,30 +114,16 @@ func deviceSignIn(d ops.Device) string {
 }
 
 func devicesShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show NAME",
-		Short:             "Show one device, by name, address or id",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				d, err := adm.Device(ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "device/1", d)
-				}
-				return showDevice(cmd, d)
-			})
+	return apiVerb{
+		use: "show NAME", short: "Show one device, by name, address or id", args: cobra.ExactArgs(1), words: complete(deviceNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.Device(ctx, a[0])
+			return answer{schema: "device/1", object: d, out: deviceText(d)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
-func showDevice(cmd *cobra.Command, d ops.Device) error {
+func deviceText(d ops.Device) string {
 	kind := "its owner's own"
 	if len(d.Tags) > 0 {
 		kind = strings.Join(d.Tags, ",")
@@ -157,59 +143,42 @@ func showDevice(cmd *cobra.Command, d ops.Device) error {
 	for _, a := range d.Aliases {
 		rows = append(rows, []string{"former name", a.Name + " until " + when(&a.Until)})
 	}
-	return printTable(cmd.OutOrStdout(), rows)
+	return table(rows)
 }
 
 func devicesReplaceCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "replace NAME BY",
-		Short:             "Delete a device and give its name to the device that replaces it",
-		Args:              args(cobra.ExactArgs(2)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				d, err := adm.ReplaceDevice(ctx, a[0], a[1])
-				return report(cmd, *asJSON, d, err, "%s has taken the place of the device of that name, which is deleted", d.Name)
-			})
+	return apiVerb{
+		use: "replace NAME BY", short: "Delete a device and give its name to the device that replaces it", args: cobra.ExactArgs(2), words: complete(deviceNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.ReplaceDevice(ctx, a[0], a[1])
+			return deviceChanged(d, "%s has taken the place of the device of that name, which is deleted", d.Name), err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func devicesRenameCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "rename NAME NEWNAME",
-		Short:             "Give a device another name",
-		Args:              args(cobra.ExactArgs(2)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				d, err := adm.EditDevice(ctx, a[0], ops.EditDevice{Name: &a[1]})
-				return report(cmd, *asJSON, d, err, "renamed %s to %s", a[0], called(d))
-			})
+	return apiVerb{
+		use: "rename NAME NEWNAME", short: "Give a device another name", args: cobra.ExactArgs(2), words: complete(deviceNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.EditDevice(ctx, a[0], ops.EditDevice{Name: &a[1]})
+			return deviceChanged(d, "renamed %s to %s", a[0], called(d)), err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func devicesEditCmd() *cobra.Command {
-	var asJSON *bool
 	var tags []string
 	var untagged bool
 	var user string
-	cmd := &cobra.Command{
-		Use:   "edit NAME",
-		Short: "Give a device other tags, or another owner",
-		Long: "Give a device other tags, or another owner. --tag names all tags that it has afterwards.\n" +
+	var e ops.EditDevice
+	cmd := apiVerb{
+		use:   "edit NAME",
+		short: "Give a device other tags, or another owner",
+		long: "Give a device other tags, or another owner. --tag names all tags that it has afterwards.\n" +
 			"Its earlier certificates are revoked at once; it fetches a new one by itself.",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			var e ops.EditDevice
+		args:  cobra.ExactArgs(1),
+		words: complete(deviceNames),
+		check: func(cmd *cobra.Command, _ []string) error {
 			switch given := cmd.Flags().Changed; {
 			case untagged && given("tag"):
 				return usagef("--tag and --no-tags exclude each other")
@@ -223,17 +192,17 @@ func devicesEditCmd() *cobra.Command {
 					e.User = &user
 				}
 			}
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				d, err := adm.EditDevice(ctx, a[0], e)
-				kind := "no tags"
-				if len(d.Tags) > 0 {
-					kind = plural(len(d.Tags), "the tag") + " " + strings.Join(d.Tags, ", ")
-				}
-				return report(cmd, *asJSON, d, err, "%s belongs to %s and has %s; it fetches its new certificate when it is online", called(d), d.User, kind)
-			})
+			return nil
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.EditDevice(ctx, a[0], e)
+			kind := "no tags"
+			if len(d.Tags) > 0 {
+				kind = plural(len(d.Tags), "the tag") + " " + strings.Join(d.Tags, ", ")
+			}
+			return deviceChanged(d, "%s belongs to %s and has %s; it fetches its new certificate when it is online", called(d), d.User, kind), err
+		},
+	}.command()
 	f := cmd.Flags()
 	f.StringSliceVar(&tags, "tag", []string{}, "tag that it has afterwards (repeatable)")
 	f.BoolVar(&untagged, "no-tags", false, "it has no tags afterwards, and acts as its owner")
@@ -245,34 +214,19 @@ func devicesEditCmd() *cobra.Command {
 }
 
 func devicesDeleteCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "delete NAME",
-		Short:             "Delete a device and revoke its certificates",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				d, err := adm.DeleteDevice(ctx, a[0])
-				return report(cmd, *asJSON, d, err, "deleted %s and revoked its certificates", called(d))
-			})
+	return apiVerb{
+		use: "delete NAME", short: "Delete a device and revoke its certificates", args: cobra.ExactArgs(1), words: complete(deviceNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.DeleteDevice(ctx, a[0])
+			return deviceChanged(d, "deleted %s and revoked its certificates", called(d)), err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
-// report prints the name of the changed device, and on standard error what was done.
-func report(cmd *cobra.Command, asJSON bool, d ops.Device, err error, done string, args ...any) error {
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		return cli.PrintObject(cmd.OutOrStdout(), "device/1", d)
-	}
-	fmt.Fprintln(cmd.ErrOrStderr(), cli.Plain(fmt.Sprintf(done, args...)))
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), d.Name)
-	return err
+// deviceChanged is the answer of a verb that changed a device: its name, and on standard error
+// what was done.
+func deviceChanged(d ops.Device, done string, args ...any) answer {
+	return answer{schema: "device/1", object: d, said: cli.Plain(fmt.Sprintf(done, args...)), out: d.Name}
 }
 
 // called returns a device's name, and its Unicode form if that differs.

@@ -12,69 +12,52 @@ import (
 )
 
 func devicesWaitingCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "waiting",
-		Short:             "List the devices that ask to join without a token",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				list, err := a.Requests(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "requests/1", map[string]any{"requests": list})
-				}
-				rows := [][]string{{"ID", "HOSTNAME", "OS", "FROM", "ASKED", "UNTIL"}}
-				for _, r := range list {
-					rows = append(rows, []string{r.ID, cli.Plain(r.Hostname), cli.Plain(r.OS), r.From, when(&r.At), when(&r.Expires)})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "waiting", short: "List the devices that ask to join without a token",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Requests(ctx)
+			rows := [][]string{{"ID", "HOSTNAME", "OS", "FROM", "ASKED", "UNTIL"}}
+			for _, r := range list {
+				rows = append(rows, []string{r.ID, cli.Plain(r.Hostname), cli.Plain(r.OS), r.From, when(&r.At), when(&r.Expires)})
+			}
+			return answer{schema: "requests/1", object: map[string]any{"requests": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func devicesApproveCmd() *cobra.Command {
-	var asJSON *bool
 	var yes bool
 	var approve ops.ApproveRequest
-	cmd := &cobra.Command{
-		Use:   "approve CODE",
-		Short: "Let in the device that shows this code",
-		Long: `Lets in the device that shows this code, as weft up --server prints it. It becomes a
+	var cmd *cobra.Command
+	cmd = apiVerb{
+		use:   "approve CODE",
+		short: "Let in the device that shows this code",
+		long: `Lets in the device that shows this code, as weft up --server prints it. It becomes a
 device of the network's owner, of --user, or of the service whose token is used.
 
 Approve only a code that you see on the device itself, and that was asked for just now:
 whoever sent you a code would get into the network with a device of their own. You are
 shown the device first, and asked.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				r, err := adm.Request(ctx, a[0])
-				if err != nil {
-					return err
+		args:  cobra.ExactArgs(1),
+		words: cobra.NoFileCompletions,
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			r, err := c.Request(ctx, a[0])
+			if err != nil {
+				return answer{}, err
+			}
+			if r.SignIn {
+				return answer{}, fmt.Errorf("%s asks to be signed in again: only the person whose device it is can do that, in the console", r.Name)
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s, %s, asked from %s %s; it will be named %s\n", cli.Dash(cli.Plain(r.Hostname)), cli.Dash(cli.Plain(r.OS)), cli.Dash(r.From), when(&r.At), r.Name)
+			if !yes {
+				if err := confirm(cmd, "Do you see this code on that device, and did you start this just now?"); err != nil {
+					return answer{}, err
 				}
-				out := cmd.ErrOrStderr()
-				if r.SignIn {
-					return fmt.Errorf("%s asks to be signed in again: only the person whose device it is can do that, in the console", r.Name)
-				}
-				fmt.Fprintf(out, "%s, %s, asked from %s %s; it will be named %s\n", cli.Dash(cli.Plain(r.Hostname)), cli.Dash(cli.Plain(r.OS)), cli.Dash(r.From), when(&r.At), r.Name)
-				if !yes {
-					if err := confirm(cmd, "Do you see this code on that device, and did you start this just now?"); err != nil {
-						return err
-					}
-				}
-				d, err := adm.ApproveRequest(ctx, a[0], approve)
-				return report(cmd, *asJSON, d, err, "%s is let in, as a device of %s", d.Name, d.User)
-			})
+			}
+			d, err := c.ApproveRequest(ctx, a[0], approve)
+			return deviceChanged(d, "%s is let in, as a device of %s", d.Name, d.User), err
 		},
-	}
+	}.command()
 	f := cmd.Flags()
 	f.StringVar(&approve.User, "user", "", "whose device it becomes")
 	f.StringArrayVar(&approve.Tags, "tag", nil, "tag of the device; may be repeated")
@@ -82,34 +65,17 @@ shown the device first, and asked.`,
 	for _, name := range []string{"user", "tag", "yes"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
 func devicesDenyCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "deny CODE|ID",
-		Short:             "Refuse a device that asks to join, by its code or by its id in devices waiting",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(requestIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				r, err := adm.DenyRequest(ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "request/1", r)
-				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "refused %s\n", cli.Dash(cli.Plain(r.Hostname)))
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), r.ID)
-				return err
-			})
+	return apiVerb{
+		use: "deny CODE|ID", short: "Refuse a device that asks to join, by its code or by its id in devices waiting", args: cobra.ExactArgs(1), words: complete(requestIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			r, err := c.DenyRequest(ctx, a[0])
+			return answer{schema: "request/1", object: r, said: "refused " + cli.Dash(cli.Plain(r.Hostname)), out: r.ID}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func requestIDs(ctx context.Context, a *client.Client) (words []string, err error) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -35,30 +34,16 @@ seconds.
 }
 
 func dnsShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show",
-		Short:             "Show all DNS settings",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				i, err := a.DNS(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "dns-settings/1", i)
-				}
-				return showDNS(cmd.OutOrStdout(), i)
-			})
+	return apiVerb{
+		use: "show", short: "Show all DNS settings",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			i, err := c.DNS(ctx)
+			return answer{schema: "dns-settings/1", object: i, out: dnsText(i)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
-func showDNS(w io.Writer, i ops.DNSInfo) error {
+func dnsText(i ops.DNSInfo) string {
 	rows := [][]string{{"suffix", i.Suffix}, {"records", strconv.Itoa(len(i.Records))}}
 	for _, r := range i.Routes {
 		rows = append(rows, []string{"route", r.Suffix + " to " + serverText(r.Nameservers)})
@@ -71,7 +56,7 @@ func showDNS(w io.Writer, i ops.DNSInfo) error {
 	for _, o := range ops.DNSOptions {
 		rows = append(rows, []string{o.Name, o.Value(i.DNS)})
 	}
-	return printTable(w, rows)
+	return table(rows)
 }
 
 // serverText returns a list of nameservers for people.
@@ -91,23 +76,22 @@ func serverText(list []api.Nameserver) string {
 }
 
 func dnsSetCmd() *cobra.Command {
-	var asJSON *bool
 	var help strings.Builder
 	var keys []string
 	for _, o := range ops.DNSOptions {
 		fmt.Fprintf(&help, "  %-18s %s\n", o.Name, o.Help)
 		keys = append(keys, o.Name+"=")
 	}
-	cmd := &cobra.Command{
-		Use:   "set OPTION=VALUE...",
-		Short: "Set options",
-		Long:  "Sets options; switches are on or off.\n\n" + help.String(),
-		Args:  args(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	options := map[string]string{}
+	return apiVerb{
+		use:   "set OPTION=VALUE...",
+		short: "Set options",
+		long:  "Sets options; switches are on or off.\n\n" + help.String(),
+		args:  cobra.MinimumNArgs(1),
+		words: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return keys, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 		},
-		RunE: func(cmd *cobra.Command, a []string) error {
-			options := map[string]string{}
+		check: func(cmd *cobra.Command, a []string) error {
 			for _, kv := range a {
 				k, v, ok := strings.Cut(kv, "=")
 				if !ok {
@@ -115,101 +99,79 @@ func dnsSetCmd() *cobra.Command {
 				}
 				options[k] = v
 			}
-			return editDNS(cmd, *asJSON, ops.DNSEdit{Options: options}, "set "+strings.Join(a, " "))
+			return nil
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			return editDNS(ctx, c, ops.DNSEdit{Options: options}, "set "+strings.Join(a, " "))
+		},
+	}.command()
 }
 
-// editDNS changes DNS settings, and prints done on standard error. With asJSON it prints all
-// settings after the change instead.
-func editDNS(cmd *cobra.Command, asJSON bool, e ops.DNSEdit, done string) error {
-	return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-		i, err := a.EditDNS(ctx, e, nil)
-		switch {
-		case err != nil:
-			return err
-		case asJSON:
-			return cli.PrintObject(cmd.OutOrStdout(), "dns-settings/1", i)
-		}
-		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s; devices fetch it within seconds\n", cli.Plain(done))
-		return err
-	})
+// editDNS changes DNS settings. The answer is all settings after the change, and for people that
+// it is done.
+func editDNS(ctx context.Context, c *client.Client, e ops.DNSEdit, done string) (answer, error) {
+	i, err := c.EditDNS(ctx, e, nil)
+	return answer{schema: "dns-settings/1", object: i, said: cli.Plain(done) + "; devices fetch it within seconds"}, err
 }
 
 func dnsDeviceCmd() *cobra.Command {
-	var asJSON *bool
-	var wildcard, lan string
-	cmd := &cobra.Command{
-		Use:   "device NAME [--wildcard on|off] [--lan-names default|on|off]",
-		Short: "Set the DNS settings of one device",
-		Long: `Sets how one device answers and asks:
+	var wildcard string
+	var d ops.DeviceDNS
+	cmd := apiVerb{
+		use:   "device NAME [--wildcard on|off] [--lan-names default|on|off]",
+		short: "Set the DNS settings of one device",
+		long: `Sets how one device answers and asks:
 
   --wildcard   it answers for every name below its own (x.kitchen-pi)
   --lan-names  on this device, short names of its own LAN come before the network's`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			d := ops.DeviceDNS{LANNames: lan}
+		args:  cobra.ExactArgs(1),
+		words: complete(deviceNames),
+		check: func(*cobra.Command, []string) error {
 			switch wildcard {
 			case "on", "off":
 				on := wildcard == "on"
 				d.Wildcard = &on
 			case "":
-				if lan == "" {
+				if d.LANNames == "" {
 					return usagef("name what to set: --wildcard or --lan-names")
 				}
 			default:
 				return usagef("--wildcard %q: want on or off", wildcard)
 			}
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				info, err := adm.EditDevice(ctx, a[0], ops.EditDevice{DeviceDNS: d})
-				return report(cmd, *asJSON, info, err, "set for %s; the device fetches it within seconds", called(info))
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			info, err := c.EditDevice(ctx, a[0], ops.EditDevice{DeviceDNS: d})
+			return deviceChanged(info, "set for %s; the device fetches it within seconds", called(info)), err
+		},
+	}.command()
 	cmd.Flags().StringVar(&wildcard, "wildcard", "", "the device answers for every name below its own: on or off")
-	cmd.Flags().StringVar(&lan, "lan-names", "", "short names of the device's LAN come first: default, on or off")
-	asJSON = cli.JSONFlag(cmd)
+	cmd.Flags().StringVar(&d.LANNames, "lan-names", "", "short names of the device's LAN come first: default, on or off")
 	return cmd
 }
 
 func dnsPreviewCmd() *cobra.Command {
-	var asJSON *bool
-	var from string
-	cmd := &cobra.Command{
-		Use:               "preview NAME [TYPE] [--from DEVICE]",
-		Short:             "Say what a name will answer on a device, and why",
-		Args:              args(cobra.RangeArgs(1, 2)),
-		ValidArgsFunction: complete(deviceNames),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			q := ops.PreviewQuery{Name: a[0], From: from}
+	var q ops.PreviewQuery
+	cmd := apiVerb{
+		use: "preview NAME [TYPE] [--from DEVICE]", short: "Say what a name will answer on a device, and why", args: cobra.RangeArgs(1, 2), words: complete(deviceNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			q.Name = a[0]
 			if len(a) > 1 {
 				q.Type = a[1]
 			}
-			return withServer(cmd, func(ctx context.Context, adm *client.Client) error {
-				p, err := adm.PreviewName(ctx, q)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "dns-preview/1", p)
-				}
-				rows := [][]string{{"name", p.Name}, {"answer", strings.ReplaceAll(strings.Join(p.Answers, "; "), "\t", " ")}}
-				if p.Rcode == "" {
-					rows[1][1] = "as the nameserver says"
-				} else if len(p.Answers) == 0 {
-					rows[1][1] = p.Rcode
-				}
-				for _, st := range p.Steps {
-					rows = append(rows, []string{st.Stage, st.Text})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+			p, err := c.PreviewName(ctx, q)
+			rows := [][]string{{"name", p.Name}, {"answer", strings.ReplaceAll(strings.Join(p.Answers, "; "), "\t", " ")}}
+			if p.Rcode == "" {
+				rows[1][1] = "as the nameserver says"
+			} else if len(p.Answers) == 0 {
+				rows[1][1] = p.Rcode
+			}
+			for _, st := range p.Steps {
+				rows = append(rows, []string{st.Stage, st.Text})
+			}
+			return answer{schema: "dns-preview/1", object: p, out: table(rows)}, err
 		},
-	}
-	cmd.Flags().StringVar(&from, "from", "", "the device that asks (default: one that sees all devices)")
-	asJSON = cli.JSONFlag(cmd)
+	}.command()
+	cmd.Flags().StringVar(&q.From, "from", "", "the device that asks (default: one that sees all devices)")
 	return cmd
 }

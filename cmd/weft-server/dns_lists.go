@@ -3,13 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
-	"io"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi/client"
 	"weft/overlay/api"
@@ -17,52 +15,30 @@ import (
 
 // listCmd makes a verb that shows one part of the DNS settings. With --json it prints an object
 // with that part as the field name.
-func listCmd(name, short string, part func(ops.DNSInfo) any, show func(io.Writer, ops.DNSInfo) error) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             short,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				i, err := a.DNS(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "dns-"+name+"/1", map[string]any{name: part(i)})
-				}
-				return show(cmd.OutOrStdout(), i)
-			})
+func listCmd(name, short string, part func(ops.DNSInfo) any, rows func(ops.DNSInfo) [][]string) *cobra.Command {
+	return apiVerb{
+		use: "list", short: short,
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			i, err := c.DNS(ctx)
+			return answer{schema: "dns-" + name + "/1", object: map[string]any{name: part(i)}, out: table(rows(i))}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 // editCmd makes a verb that changes DNS settings, and prints done and the arguments on standard
 // error. With --json it prints all settings after the change instead.
-func editCmd(use, short, done string, check cobra.PositionalArgs, edit func(a []string) (ops.DNSEdit, error)) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               use,
-		Short:             short,
-		Args:              args(check),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			e, err := edit(a)
-			if err != nil {
-				return err
-			}
+func editCmd(use, short, done string, many cobra.PositionalArgs, edit func(a []string) (ops.DNSEdit, error)) *cobra.Command {
+	var e ops.DNSEdit
+	return apiVerb{
+		use: use, short: short, args: many, words: cobra.NoFileCompletions,
+		check: func(_ *cobra.Command, a []string) (err error) { e, err = edit(a); return err },
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			if len(a) > 0 {
 				done += ": " + strings.Join(a, " ")
 			}
-			return editDNS(cmd, *asJSON, e, done)
+			return editDNS(ctx, c, e, done)
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func dnsRecordsCmd() *cobra.Command {
@@ -95,12 +71,12 @@ CNAME, TXT, SRV, MX or PTR; VALUE is as in a zone file:
 		return ops.DNSEdit{RemoveRecord: &m}, nil
 	})
 	remove.Flags().StringVar(&id, "id", "", "the record's id")
-	list := listCmd("records", "List the records", func(i ops.DNSInfo) any { return i.Records }, func(w io.Writer, i ops.DNSInfo) error {
+	list := listCmd("records", "List the records", func(i ops.DNSInfo) any { return i.Records }, func(i ops.DNSInfo) [][]string {
 		rows := [][]string{{"NAME", "TYPE", "VALUE", "TTL", "ID"}}
 		for _, r := range i.Records {
 			rows = append(rows, []string{r.Name, r.Type, r.Value, strconv.Itoa(cmp.Or(r.TTL, 300)), r.ID})
 		}
-		return printTable(w, rows)
+		return rows
 	})
 	return group("records", "List, add and remove records beside the devices' names", list, add, remove)
 }
@@ -142,12 +118,12 @@ A NAMESERVER is IP, IP:PORT, tls://HOST or https://HOST/PATH.`
 	remove := editCmd("remove SUFFIX", "Remove a route", "removed the route", cobra.ExactArgs(1), func(a []string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{RemoveRoute: &a[0]}, nil
 	})
-	list := listCmd("routes", "List the routes", func(i ops.DNSInfo) any { return i.Routes }, func(w io.Writer, i ops.DNSInfo) error {
+	list := listCmd("routes", "List the routes", func(i ops.DNSInfo) any { return i.Routes }, func(i ops.DNSInfo) [][]string {
 		rows := [][]string{{"SUFFIX", "NAMESERVERS"}}
 		for _, r := range i.Routes {
 			rows = append(rows, []string{r.Suffix, serverText(r.Nameservers)})
 		}
-		return printTable(w, rows)
+		return rows
 	})
 	return group("routes", "List, add and remove routes (split DNS)", list, add, remove)
 }
@@ -165,12 +141,12 @@ https://HOST/PATH.`
 	clear := editCmd("clear", "Remove the nameservers, so that each device asks its own", "cleared the nameservers: each device asks its own", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{Nameservers: &[]api.Nameserver{}}, nil
 	})
-	list := listCmd("nameservers", "List the nameservers", func(i ops.DNSInfo) any { return i.Nameservers }, func(w io.Writer, i ops.DNSInfo) error {
+	list := listCmd("nameservers", "List the nameservers", func(i ops.DNSInfo) any { return i.Nameservers }, func(i ops.DNSInfo) [][]string {
 		rows := [][]string{{"NAMESERVER", "BOOTSTRAP"}}
 		for _, n := range i.Nameservers {
 			rows = append(rows, []string{n.Address, strings.Join(n.Bootstrap, " ")})
 		}
-		return printTable(w, rows)
+		return rows
 	})
 	return group("nameservers", "List and set the nameservers for all other names", list, set, clear)
 }
@@ -182,12 +158,12 @@ func dnsSearchCmd() *cobra.Command {
 	clear := editCmd("clear", "Try only the network's own zone and the domains of the machine", "cleared the search domains", cobra.NoArgs, func([]string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{Search: &[]string{}}, nil
 	})
-	list := listCmd("search", "List the search domains", func(i ops.DNSInfo) any { return i.Search }, func(w io.Writer, i ops.DNSInfo) error {
+	list := listCmd("search", "List the search domains", func(i ops.DNSInfo) any { return i.Search }, func(i ops.DNSInfo) [][]string {
 		rows := [][]string{{"DOMAIN"}, {i.Suffix}}
 		for _, d := range i.Search {
 			rows = append(rows, []string{d})
 		}
-		return printTable(w, rows)
+		return rows
 	})
 	return group("search", "List and set search domains", list, set, clear)
 }
@@ -196,12 +172,12 @@ func dnsAliasesCmd() *cobra.Command {
 	remove := editCmd("remove NAME", "End a former name before its time", "ended the former name", cobra.ExactArgs(1), func(a []string) (ops.DNSEdit, error) {
 		return ops.DNSEdit{RemoveAlias: &a[0]}, nil
 	})
-	list := listCmd("aliases", "List former names that still lead to their devices", func(i ops.DNSInfo) any { return i.Aliases }, func(w io.Writer, i ops.DNSInfo) error {
+	list := listCmd("aliases", "List former names that still lead to their devices", func(i ops.DNSInfo) any { return i.Aliases }, func(i ops.DNSInfo) [][]string {
 		rows := [][]string{{"NAME", "DEVICE", "UNTIL"}}
 		for _, a := range i.Aliases {
 			rows = append(rows, []string{a.Name, a.Device, when(&a.Until)})
 		}
-		return printTable(w, rows)
+		return rows
 	})
 	return group("aliases", "List and end former names of devices", list, remove)
 }
