@@ -33,28 +33,17 @@ The provider is told the address https://HOST/sign-in/with/NAME/answer.`
 }
 
 func oidcListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: "list", Short: "List the providers", Args: args(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				list, err := c.Providers(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "oidc-providers/1", map[string]any{"providers": list})
-				}
-				rows := [][]string{{"NAME", "TITLE", "ISSUER", "CLIENT", "APPROVES"}}
-				for _, p := range list {
-					rows = append(rows, []string{p.ID, p.Title, p.Issuer, p.ClientID, admits(p)})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "list", short: "List the providers",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Providers(ctx)
+			rows := [][]string{{"NAME", "TITLE", "ISSUER", "CLIENT", "APPROVES"}}
+			for _, p := range list {
+				rows = append(rows, []string{p.ID, p.Title, p.Issuer, p.ClientID, admits(p)})
+			}
+			return answer{schema: "oidc-providers/1", object: map[string]any{"providers": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func admits(p webapi.Provider) string {
@@ -71,36 +60,41 @@ func oidcSetCmd(add bool) *cobra.Command {
 	if !add {
 		use, short, said = "edit NAME [--issuer URL]...", "Change a provider; what is not named stays", "the provider %s is changed"
 	}
-	var cmd *cobra.Command
-	cmd = providerVerb(use, short, said, func() error {
-		for flag, f := range map[string]struct {
-			from *string
-			to   **string
-		}{"title": {&title, &p.Title}, "issuer": {&issuer, &p.Issuer}, "client-id": {&id, &p.ClientID}, "scopes": {&scopes, &p.Scopes}, "groups-claim": {&groups, &p.GroupsClaim}, "name-claim": {&name, &p.NameClaim}} {
-			if cmd.Flags().Changed(flag) {
-				*f.to = f.from
+	cmd := apiVerb{
+		use: use, short: short, args: cobra.ExactArgs(1), words: complete(providerNames),
+		check: func(cmd *cobra.Command, _ []string) error {
+			for flag, f := range map[string]struct {
+				from *string
+				to   **string
+			}{"title": {&title, &p.Title}, "issuer": {&issuer, &p.Issuer}, "client-id": {&id, &p.ClientID}, "scopes": {&scopes, &p.Scopes}, "groups-claim": {&groups, &p.GroupsClaim}, "name-claim": {&name, &p.NameClaim}} {
+				if cmd.Flags().Changed(flag) {
+					*f.to = f.from
+				}
 			}
-		}
-		if cmd.Flags().Changed("admit") {
-			claim, value, ok := strings.Cut(admit, "=")
-			if admit != "" && (!ok || claim == "" || value == "") {
-				return usagef("--admit %q: want CLAIM=VALUE, such as groups=weft-users, or nothing for nobody", cli.Plain(admit))
+			if cmd.Flags().Changed("admit") {
+				claim, value, ok := strings.Cut(admit, "=")
+				if admit != "" && (!ok || claim == "" || value == "") {
+					return usagef("--admit %q: want CLAIM=VALUE, such as groups=weft-users, or nothing for nobody", cli.Plain(admit))
+				}
+				p.AdmitClaim, p.AdmitValue = &claim, &value
 			}
-			p.AdmitClaim, p.AdmitValue = &claim, &value
-		}
-		if secretFile == "" {
-			return nil
-		}
-		secret, err := readSecret(cmd.InOrStdin(), secretFile)
-		p.Secret = &secret
-		return err
-	}, func(ctx context.Context, c *client.Client, id string) (webapi.Provider, error) {
-		p.ID = id
-		if add {
-			return c.CreateProvider(ctx, p)
-		}
-		return c.EditProvider(ctx, p)
-	})
+			if secretFile == "" {
+				return nil
+			}
+			secret, err := readSecret(cmd.InOrStdin(), secretFile)
+			p.Secret = &secret
+			return err
+		},
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			p.ID = a[0]
+			set := c.EditProvider
+			if add {
+				set = c.CreateProvider
+			}
+			now, err := set(ctx, p)
+			return answer{schema: "oidc-provider/1", object: now, said: "weft-server: " + fmt.Sprintf(said, now.ID)}, err
+		},
+	}.command()
 	f := cmd.Flags()
 	f.StringVar(&title, "title", "", "what the button says (default NAME)")
 	f.StringVar(&issuer, "issuer", "", "the provider's address, as it calls itself")
@@ -135,120 +129,73 @@ func readSecret(stdin io.Reader, path string) (string, error) {
 }
 
 func oidcRemoveCmd() *cobra.Command {
-	return providerVerb("remove NAME", "Remove a provider, and end the sessions that began there", "the provider %s is removed, and the sessions that began there have ended", nil,
-		func(ctx context.Context, c *client.Client, id string) (webapi.Provider, error) {
-			return c.DeleteProvider(ctx, id)
-		})
+	return apiVerb{
+		use: "remove NAME", short: "Remove a provider, and end the sessions that began there", args: cobra.ExactArgs(1), words: complete(providerNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			p, err := c.DeleteProvider(ctx, a[0])
+			return answer{schema: "oidc-provider/1", object: p, said: fmt.Sprintf("weft-server: the provider %s is removed, and the sessions that began there have ended", p.ID)}, err
+		},
+	}.command()
 }
 
-// providerVerb makes a verb about a provider. said is the format of the message after success,
-// with a %s for the provider's id.
-func providerVerb(use, short, said string, check func() error, do func(context.Context, *client.Client, string) (webapi.Provider, error)) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: use, Short: short, Args: args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
-			list, err := c.Providers(ctx)
-			for _, p := range list {
-				words = append(words, p.ID)
-			}
-			return words, err
-		}),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			if check != nil {
-				if err := check(); err != nil {
-					return err
-				}
-			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				p, err := do(ctx, c, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "oidc-provider/1", p)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: "+said+"\n", p.ID)
-				return err
-			})
-		},
+// providerNames returns the names of the providers, for completion.
+func providerNames(ctx context.Context, c *client.Client) (words []string, err error) {
+	list, err := c.Providers(ctx)
+	for _, p := range list {
+		words = append(words, p.ID)
 	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	return words, err
 }
 
 func oidcPeopleCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: "people", Short: "List who waits for approval, and who was approved", Args: args(cobra.NoArgs), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				list, err := c.Identities(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "oidc-people/1", map[string]any{"identities": list})
-				}
-				rows := [][]string{{"ID", "PROVIDER", "SUBJECT", "NAME", "MAIL", "USER", "LAST SEEN"}}
-				for _, i := range list {
-					user := i.User
-					if user == "" {
-						user = "(waits)"
-					}
-					rows = append(rows, []string{i.ID, i.Provider, i.Subject, i.Name, i.Mail, user, when(&i.Seen)})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "people", short: "List who waits for approval, and who was approved",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Identities(ctx)
+			rows := [][]string{{"ID", "PROVIDER", "SUBJECT", "NAME", "MAIL", "USER", "LAST SEEN"}}
+			for _, i := range list {
+				rows = append(rows, []string{i.ID, i.Provider, i.Subject, i.Name, i.Mail, cmp.Or(i.User, "(waits)"), when(&i.Seen)})
+			}
+			return answer{schema: "oidc-people/1", object: map[string]any{"identities": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func oidcApproveCmd() *cobra.Command {
 	var user string
-	cmd := identityVerb("approve ID [--user NAME]", "Approve a person who waits", "%s is approved: weft-server oidc people says as which user", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
-		return c.ApproveIdentity(ctx, id, user)
-	})
+	cmd := apiVerb{
+		use: "approve ID [--user NAME]", short: "Approve a person who waits", args: cobra.ExactArgs(1), words: complete(identityIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			i, err := c.ApproveIdentity(ctx, a[0], user)
+			return identityChanged(i, "is approved: weft-server oidc people says as which user"), err
+		},
+	}.command()
 	cmd.Flags().StringVar(&user, "user", "", "the user that the person becomes, who is made if there is none (default: a new user with a name like the one at the provider)")
 	cmd.Flags().SetAnnotation("user", noEnv, nil)
 	return cmd
 }
 
 func oidcDenyCmd() *cobra.Command {
-	return identityVerb("deny ID", "Delete a person's identity, waiting or approved, and sign the person out", "%s is forgotten", func(ctx context.Context, c *client.Client, id string) (store.Identity, error) {
-		return c.DenyIdentity(ctx, id)
-	})
+	return apiVerb{
+		use: "deny ID", short: "Delete a person's identity, waiting or approved, and sign the person out", args: cobra.ExactArgs(1), words: complete(identityIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			i, err := c.DenyIdentity(ctx, a[0])
+			return identityChanged(i, "is forgotten"), err
+		},
+	}.command()
 }
 
-// identityVerb makes a verb about an identity. said is the format of the message after success,
-// with a %s for the person's name at the provider.
-func identityVerb(use, short, said string, do func(context.Context, *client.Client, string) (store.Identity, error)) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: use, Short: short, Args: args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(func(ctx context.Context, c *client.Client) (words []string, err error) {
-			list, err := c.Identities(ctx)
-			for _, i := range list {
-				words = append(words, i.ID)
-			}
-			return words, err
-		}),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				i, err := do(ctx, c, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "oidc-person/1", i)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "weft-server: "+said+"\n", cli.Plain(cmp.Or(i.Name, i.ID)))
-				return err
-			})
-		},
+// identityIDs returns the ids of all identities, for completion.
+func identityIDs(ctx context.Context, c *client.Client) (words []string, err error) {
+	list, err := c.Identities(ctx)
+	for _, i := range list {
+		words = append(words, i.ID)
 	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	return words, err
+}
+
+// identityChanged is the answer of a verb that changed an identity. It says what was done after
+// the person's name at the provider.
+func identityChanged(i store.Identity, done string) answer {
+	return answer{schema: "oidc-person/1", object: i, said: fmt.Sprintf("weft-server: %s %s", cli.Plain(cmp.Or(i.Name, i.ID)), done)}
 }

@@ -37,31 +37,17 @@ gets it again. What people read is the display name.
 }
 
 func usersListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             "List the users by name",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				users, err := c.Users(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "users/1", map[string]any{"users": users})
-				}
-				rows := [][]string{{"NAME", "DISPLAY NAME", "KIND", "ROLE", "STATE", "DEVICES", "LAST SIGN-IN", "CREATED"}}
-				for _, u := range users {
-					rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u.User), userState(u), strconv.Itoa(u.Devices), when(u.SignedIn), when(&u.Created)})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "list", short: "List the users by name",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			users, err := c.Users(ctx)
+			rows := [][]string{{"NAME", "DISPLAY NAME", "KIND", "ROLE", "STATE", "DEVICES", "LAST SIGN-IN", "CREATED"}}
+			for _, u := range users {
+				rows = append(rows, []string{u.Name, u.DisplayName, string(u.Kind), roleOf(u.User), userState(u), strconv.Itoa(u.Devices), when(u.SignedIn), when(&u.Created)})
+			}
+			return answer{schema: "users/1", object: map[string]any{"users": users}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 // roleOf returns a user's role, with the tags to which it is limited.
@@ -110,25 +96,32 @@ func roleNamed(name string) (ops.Role, error) {
 func usersCreateCmd() *cobra.Command {
 	var u ops.CreateUser
 	var role string
-	cmd := userVerb("create NAME [--service] [--role ROLE] [--tag T]...", "Create a user", cobra.NoFileCompletions,
-		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+	cmd := apiVerb{
+		use: "create NAME [--service] [--role ROLE] [--tag T]...", short: "Create a user", args: cobra.ExactArgs(1), words: cobra.NoFileCompletions,
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			r, err := roleNamed(role)
 			if err != nil {
-				return webapi.User{}, "", err
+				return answer{}, err
 			}
-			u.Name, u.Role = name, r
+			u.Name, u.Role = a[0], r
 			made, err := c.CreateUser(ctx, u)
 			next := "invite this person with: weft-server users invite " + made.Name
 			if u.Service {
 				next = "make a token for the API with: weft-server tokens create " + made.Name
 			}
-			return made, fmt.Sprintf("created the user %s, %s; %s", made.Name, roleOf(made), next), err
-		})
+			return userChanged(made, "created the user %s, %s; %s", made.Name, roleOf(made), next), err
+		},
+	}.command()
 	cmd.Flags().BoolVar(&u.Service, "service", false, "the user is a program, which uses the API")
 	cmd.Flags().SetAnnotation("service", noEnv, nil)
 	withDisplayName(cmd, &u.DisplayName)
 	withRole(cmd, &role, &u.Tags)
 	return cmd
+}
+
+// userChanged is the answer of a verb that changed a user.
+func userChanged(u webapi.User, said string, args ...any) answer {
+	return answer{schema: "user/1", object: u, said: "weft-server: " + fmt.Sprintf(said, args...)}
 }
 
 func usersInviteCmd() *cobra.Command {
@@ -200,11 +193,13 @@ of the same person, and while whoever made it is suspended or may not give that 
 }
 
 func usersUninviteCmd() *cobra.Command {
-	return userVerb("revoke-invitation NAME", "End the invitation of a user, who stays and can be invited again", complete(userNames),
-		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			u, err := c.RevokeInvitation(ctx, name)
-			return u, fmt.Sprintf("no invitation of %s works any more; to remove the user too: weft-server users delete %[1]s", u.Name), err
-		})
+	return apiVerb{
+		use: "revoke-invitation NAME", short: "End the invitation of a user, who stays and can be invited again", args: cobra.ExactArgs(1), words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			u, err := c.RevokeInvitation(ctx, a[0])
+			return userChanged(u, "no invitation of %s works any more; to remove the user too: weft-server users delete %[1]s", u.Name), err
+		},
+	}.command()
 }
 
 func usersEditCmd() *cobra.Command {
@@ -212,12 +207,16 @@ func usersEditCmd() *cobra.Command {
 	var tags []string
 	var cmd *cobra.Command
 	var e ops.EditUser
-	cmd = userVerb("edit NAME [--role ROLE] [--tag T]... [--display-name TEXT] [--add-group G]... [--remove-group G]...", "Change what a user may do, with immediate effect, its display name and its groups", complete(userNames),
-		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
+	cmd = apiVerb{
+		use:   "edit NAME [--role ROLE] [--tag T]... [--display-name TEXT] [--add-group G]... [--remove-group G]...",
+		short: "Change what a user may do, with immediate effect, its display name and its groups",
+		args:  cobra.ExactArgs(1),
+		words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			if cmd.Flags().Changed("role") {
 				r, err := roleNamed(role)
 				if err != nil {
-					return webapi.User{}, "", err
+					return answer{}, err
 				}
 				e.Role = &r
 			}
@@ -228,15 +227,16 @@ func usersEditCmd() *cobra.Command {
 				e.DisplayName = &display
 			}
 			if e.Role == nil && e.Tags == nil && e.DisplayName == nil && len(e.AddGroups)+len(e.RemoveGroups) == 0 {
-				return webapi.User{}, "", usagef("name what to change: --role ROLE, --tag T for each tag (--tag= for none), --display-name TEXT, --add-group G or --remove-group G")
+				return answer{}, usagef("name what to change: --role ROLE, --tag T for each tag (--tag= for none), --display-name TEXT, --add-group G or --remove-group G")
 			}
-			u, err := c.EditUser(ctx, name, e)
-			said := fmt.Sprintf("the user %s is now: %s", u.Name, roleOf(u))
+			u, err := c.EditUser(ctx, a[0], e)
+			said := roleOf(u)
 			if u.DisplayName != "" {
 				said += ", called " + cli.Plain(u.DisplayName)
 			}
-			return u, said, err
-		})
+			return userChanged(u, "the user %s is now: %s", u.Name, said), err
+		},
+	}.command()
 	withDisplayName(cmd, &display)
 	withRole(cmd, &role, &tags)
 	cmd.Flags().StringSliceVar(&e.AddGroups, "add-group", nil, "group, made here, to put the person into (repeatable)")
@@ -256,19 +256,26 @@ func userNames(ctx context.Context, c *client.Client) (words []string, err error
 }
 
 func usersSuspendCmd() *cobra.Command {
-	return userVerb("suspend NAME", "Suspend a user until it is resumed: it is signed out everywhere, and its devices without tags reach nothing", complete(userNames),
-		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			u, err := c.SuspendUser(ctx, name)
-			return u, fmt.Sprintf("%s is suspended: signed out, with tokens and keys refused, also those made for others; devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
-		})
+	return apiVerb{
+		use:   "suspend NAME",
+		short: "Suspend a user until it is resumed: it is signed out everywhere, and its devices without tags reach nothing",
+		args:  cobra.ExactArgs(1),
+		words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			u, err := c.SuspendUser(ctx, a[0])
+			return userChanged(u, "%s is suspended: signed out, with tokens and keys refused, also those made for others; devices without tags reach nothing; to end that: weft-server users resume %[1]s", u.Name), err
+		},
+	}.command()
 }
 
 func usersResumeCmd() *cobra.Command {
-	return userVerb("resume NAME", "End the suspension of a user", complete(userNames),
-		func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-			u, err := c.ResumeUser(ctx, name)
-			return u, fmt.Sprintf("%s may do again what %s may, after signing in anew", u.Name, withArticle(u.Role)), err
-		})
+	return apiVerb{
+		use: "resume NAME", short: "End the suspension of a user", args: cobra.ExactArgs(1), words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			u, err := c.ResumeUser(ctx, a[0])
+			return userChanged(u, "%s may do again what %s may, after signing in anew", u.Name, withArticle(u.Role)), err
+		},
+	}.command()
 }
 
 func withArticle(role string) string {
@@ -280,14 +287,18 @@ func withArticle(role string) string {
 
 func usersDeleteCmd() *cobra.Command {
 	var d ops.DeleteUser
-	cmd := userVerb("delete NAME [--devices-to OTHER | --delete-devices]", "Delete a user; its tokens end, and nobody gets its name again", complete(userNames),
-		func(c *client.Client, ctx context.Context, name string) (webapi.DeletedUser, string, error) {
+	cmd := apiVerb{
+		use:   "delete NAME [--devices-to OTHER | --delete-devices]",
+		short: "Delete a user; its tokens end, and nobody gets its name again",
+		args:  cobra.ExactArgs(1),
+		words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			if d.DevicesTo != "" && d.DeleteDevices {
-				return webapi.DeletedUser{}, "", usagef("--devices-to and --delete-devices exclude each other")
+				return answer{}, usagef("--devices-to and --delete-devices exclude each other")
 			}
-			d.Name = name
+			d.Name = a[0]
 			u, err := c.DeleteUser(ctx, d)
-			said := "deleted the user " + u.Name
+			said := "weft-server: deleted the user " + u.Name
 			switch {
 			case u.Devices+u.Keys == 0:
 			case d.DeleteDevices:
@@ -298,8 +309,9 @@ func usersDeleteCmd() *cobra.Command {
 			for _, w := range u.Warnings {
 				said += "\nweft-server: the policy still names " + u.Name + ": " + w
 			}
-			return u, said, err
-		})
+			return answer{schema: "user/1", object: u, said: said}, err
+		},
+	}.command()
 	cmd.Flags().StringVar(&d.DevicesTo, "devices-to", "", "who gets the devices; they get new certificates, and the keys are revoked")
 	cmd.Flags().BoolVar(&d.DeleteDevices, "delete-devices", false, "delete the devices and keys too")
 	for _, flag := range []string{"devices-to", "delete-devices"} {
@@ -309,33 +321,11 @@ func usersDeleteCmd() *cobra.Command {
 }
 
 func usersResetCmd() *cobra.Command {
-	return userVerb("reset-second-factor NAME", "Remove the passkeys and codes of a user who lost them", complete(userNames), func(c *client.Client, ctx context.Context, name string) (webapi.User, string, error) {
-		u, err := c.ResetSecondFactor(ctx, name)
-		return u, u.Name + " signs in with the password alone, and is signed out everywhere", err
-	})
-}
-
-// userVerb makes a verb about one user. do returns the user, and words for what was done.
-func userVerb[U any](use, short string, words cobra.CompletionFunc, do func(*client.Client, context.Context, string) (U, string, error)) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: use, Short: short,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: words,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				u, done, err := do(c, ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "user/1", u)
-				}
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: "+done)
-				return err
-			})
+	return apiVerb{
+		use: "reset-second-factor NAME", short: "Remove the passkeys and codes of a user who lost them", args: cobra.ExactArgs(1), words: complete(userNames),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			u, err := c.ResetSecondFactor(ctx, a[0])
+			return userChanged(u, "%s signs in with the password alone, and is signed out everywhere", u.Name), err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
