@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -39,46 +38,30 @@ func webhookIDs(ctx context.Context, c *client.Client) (words []string, err erro
 }
 
 func webhooksListCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "list",
-		Short:             "List the webhooks",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				list, err := c.Webhooks(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "webhooks/1", map[string]any{"webhooks": append([]ops.Webhook{}, list...)})
-				}
-				rows := [][]string{{"ID", "STATE", "EVENTS", "SENT", "LAST", "URL", "NOTE"}}
-				for _, w := range list {
-					rows = append(rows, []string{w.ID, w.State, strings.Join(w.Events, ","), strconv.FormatUint(w.Delivered, 10), when(w.Last), cli.Plain(w.URL), w.Note})
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "list", short: "List the webhooks",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.Webhooks(ctx)
+			rows := [][]string{{"ID", "STATE", "EVENTS", "SENT", "LAST", "URL", "NOTE"}}
+			for _, w := range list {
+				rows = append(rows, []string{w.ID, w.State, strings.Join(w.Events, ","), strconv.FormatUint(w.Delivered, 10), when(w.Last), cli.Plain(w.URL), w.Note})
+			}
+			return answer{schema: "webhooks/1", object: map[string]any{"webhooks": append([]ops.Webhook{}, list...)}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
-// secretOf prints the id and the new secret of a webhook.
-func secretOf(w io.Writer, made ops.WebhookCreated) error {
-	_, err := fmt.Fprintf(w, "id %s\nsecret %s\n", made.ID, made.Secret)
-	return err
+// secretOf is the answer of a verb that made the secret of a webhook.
+func secretOf(made ops.WebhookCreated) answer {
+	return answer{schema: "webhook-secret/1", object: made, out: fmt.Sprintf("id %s\nsecret %s\n", made.ID, made.Secret)}
 }
 
 func webhooksCreateCmd() *cobra.Command {
-	var c ops.CreateWebhook
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "create URL [--event E]... [--tag T]... [--allow-target ADDRESS]...",
-		Short: "Make a webhook that sends events to a URL, and print its secret, which cannot be shown again",
-		Long: `Sends what happens from now on to a URL, and prints the secret that signs it. The
+	var hook ops.CreateWebhook
+	cmd := apiVerb{
+		use:   "create URL [--event E]... [--tag T]... [--allow-target ADDRESS]...",
+		short: "Make a webhook that sends events to a URL, and print its secret, which cannot be shown again",
+		long: `Sends what happens from now on to a URL, and prints the secret that signs it. The
 secret is shown once.
 
 An event is named as in weft-server audit list --op, such as device.rename;
@@ -89,29 +72,20 @@ so, and * is all. With --tag only events about devices and keys with that tag.
 Receivers in the LAN are reached; addresses of this machine, of its link, of cloud
 metadata and of overlay networks are not, and http is not used, unless the address, or
 a range of them, is allowed with --allow-target.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			c.URL = a[0]
-			return withServer(cmd, func(ctx context.Context, cl *client.Client) error {
-				made, err := cl.CreateWebhook(ctx, c)
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "webhook-secret/1", made)
-				}
-				return secretOf(cmd.OutOrStdout(), made)
-			})
+		args:  cobra.ExactArgs(1),
+		words: cobra.NoFileCompletions,
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			hook.URL = a[0]
+			made, err := c.CreateWebhook(ctx, hook)
+			return secretOf(made), err
 		},
-	}
+	}.command()
 	f := cmd.Flags()
-	f.StringSliceVar(&c.Events, "event", nil, "events to send (repeatable; default: all)")
-	f.StringSliceVar(&c.Tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
-	f.StringSliceVar(&c.Allow, "allow-target", nil, "address or range to allow though it is the server's own, link-local or of an overlay (repeatable)")
-	f.StringVar(&c.Note, "note", "", "a note for people")
+	f.StringSliceVar(&hook.Events, "event", nil, "events to send (repeatable; default: all)")
+	f.StringSliceVar(&hook.Tags, "tag", nil, "only about devices and keys with this tag (repeatable)")
+	f.StringSliceVar(&hook.Allow, "allow-target", nil, "address or range to allow though it is the server's own, link-local or of an overlay (repeatable)")
+	f.StringVar(&hook.Note, "note", "", "a note for people")
 	hookFlags(cmd)
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -125,30 +99,16 @@ func hookFlags(cmd *cobra.Command) {
 }
 
 func webhooksShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show ID",
-		Short:             "Show a webhook and the last attempts to send it",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(webhookIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				w, err := c.Webhook(ctx, a[0])
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
-				}
-				return showWebhook(cmd.OutOrStdout(), w)
-			})
+	return apiVerb{
+		use: "show ID", short: "Show a webhook and the last attempts to send it", args: cobra.ExactArgs(1), words: complete(webhookIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			w, err := c.Webhook(ctx, a[0])
+			return answer{schema: "webhook/1", object: w, out: webhookText(w)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
-func showWebhook(out io.Writer, w ops.Webhook) error {
+func webhookText(w ops.Webhook) string {
 	var allow []string
 	for _, p := range w.Allow {
 		allow = append(allow, allowed(p))
@@ -165,19 +125,18 @@ func showWebhook(out io.Writer, w ops.Webhook) error {
 	if w.State == ops.WebhookPaused {
 		rows = append(rows, []string{"to go on", "weft-server webhooks edit " + w.ID + " --enable"})
 	}
-	if err := printTable(out, rows); err != nil || len(w.Recent) == 0 {
-		return err
+	if len(w.Recent) == 0 {
+		return table(rows)
 	}
-	fmt.Fprintln(out)
-	rows = [][]string{{"TIME", "EVENT", "STATUS", "TOOK", "RESULT"}}
+	recent := [][]string{{"TIME", "EVENT", "STATUS", "TOOK", "RESULT"}}
 	for _, d := range w.Recent {
 		result := "taken"
 		if d.Error != "" {
 			result = cli.Plain(d.Error)
 		}
-		rows = append(rows, []string{d.At.Local().Format("2006-01-02 15:04:05"), d.Op, status(d.Status), fmt.Sprint(d.TookMS, " ms"), result})
+		recent = append(recent, []string{d.At.Local().Format("2006-01-02 15:04:05"), d.Op, status(d.Status), fmt.Sprint(d.TookMS, " ms"), result})
 	}
-	return printTable(out, rows)
+	return table(rows) + "\n" + table(recent)
 }
 
 func status(n int) string {
@@ -200,17 +159,16 @@ func webhooksEditCmd() *cobra.Command {
 	var url, note string
 	var events, tags, allow []string
 	var enable, disable bool
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "edit ID [--url U] [--event E]... [--tag T]... [--allow-target ADDRESS]... [--enable | --disable]",
-		Short: "Change a webhook, or resume one that was paused",
-		Long: `Changes what is given of a webhook: --event, --tag and --allow-target replace those it
+	cmd := apiVerb{
+		use:   "edit ID [--url U] [--event E]... [--tag T]... [--allow-target ADDRESS]... [--enable | --disable]",
+		short: "Change a webhook, or resume one that was paused",
+		long: `Changes what is given of a webhook: --event, --tag and --allow-target replace those it
 had, and --tag "" is for none. One that was paused because it failed for a day goes on
 with what it has not sent (--enable); one that was disabled does not get the
 events of that time.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(webhookIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
+		args:  cobra.ExactArgs(1),
+		words: complete(webhookIDs),
+		check: func(cmd *cobra.Command, _ []string) error {
 			given, some := cmd.Flags().Changed, false
 			if enable && disable {
 				return usagef("--enable and --disable exclude each other")
@@ -228,19 +186,13 @@ events of that time.`,
 			if !some {
 				return usagef("say what to change: --url, --event, --tag, --allow-target, --note, --enable or --disable")
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				w, err := c.EditWebhook(ctx, a[0], e)
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "the webhook %s is changed; see: weft-server webhooks show %[1]s\n", w.ID)
-				return err
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			w, err := c.EditWebhook(ctx, a[0], e)
+			return answer{schema: "webhook/1", object: w, said: fmt.Sprintf("the webhook %s is changed; see: weft-server webhooks show %[1]s", w.ID)}, err
+		},
+	}.command()
 	f := cmd.Flags()
 	f.StringVar(&url, "url", "", "where it is sent")
 	f.StringSliceVar(&events, "event", nil, "what is sent (repeatable)")
@@ -253,7 +205,6 @@ events of that time.`,
 	for _, name := range []string{"enable", "disable"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -269,90 +220,52 @@ func words(in []string) []string {
 }
 
 func webhooksTestCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "test ID",
-		Short:             "Send an event webhook.test, and print the result",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(webhookIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				d, err := c.TestWebhook(ctx, a[0])
-				if err == nil && *asJSON {
-					err = cli.PrintObject(cmd.OutOrStdout(), "webhook-test/1", d)
-				}
-				switch {
-				case err != nil:
-					return err
-				case d.Error != "":
-					return fmt.Errorf("the receiver did not accept the event: %s", cli.Plain(d.Error))
-				case *asJSON:
-					return nil
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "the receiver accepted the event: status %d after %d ms\n", d.Status, d.TookMS)
-				return err
-			})
+	return apiVerb{
+		use: "test ID", short: "Send an event webhook.test, and print the result", args: cobra.ExactArgs(1), words: complete(webhookIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			d, err := c.TestWebhook(ctx, a[0])
+			got := answer{schema: "webhook-test/1", object: d, said: fmt.Sprintf("the receiver accepted the event: status %d after %d ms", d.Status, d.TookMS)}
+			if d.Error != "" {
+				got.fault = fmt.Errorf("the receiver did not accept the event: %s", cli.Plain(d.Error))
+			}
+			return got, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func webhooksRotateCmd() *cobra.Command {
 	var keep string
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "rotate ID [--keep 24h]",
-		Short: "Give a webhook a new secret and print it; it cannot be shown again",
-		Long: `Gives a webhook a new secret and prints it. Until --keep is over requests carry a
+	var d time.Duration
+	cmd := apiVerb{
+		use:   "rotate ID [--keep 24h]",
+		short: "Give a webhook a new secret and print it; it cannot be shown again",
+		long: `Gives a webhook a new secret and prints it. Until --keep is over requests carry a
 signature of the old secret as well; with --keep 0 the old one ends now.`,
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(webhookIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			d, err := time.Duration(0), error(nil)
+		args:  cobra.ExactArgs(1),
+		words: complete(webhookIDs),
+		check: func(*cobra.Command, []string) (err error) {
 			if keep != "0" {
 				if d, err = parseSpan(keep); err != nil {
 					return usagef("--keep %q: want a time such as 1h, 24h or 7d, or 0", keep)
 				}
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				made, err := c.RotateWebhook(ctx, a[0], d)
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "webhook-secret/1", made)
-				}
-				return secretOf(cmd.OutOrStdout(), made)
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			made, err := c.RotateWebhook(ctx, a[0], d)
+			return secretOf(made), err
+		},
+	}.command()
 	cmd.Flags().StringVar(&keep, "keep", "24h", "how long the old secret is used too: 0 to 7d")
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
 func webhooksDeleteCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "delete ID",
-		Short:             "Delete a webhook",
-		Args:              args(cobra.ExactArgs(1)),
-		ValidArgsFunction: complete(webhookIDs),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				w, err := c.DeleteWebhook(ctx, a[0])
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "webhook/1", w)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "deleted the webhook %s\n", w.ID)
-				return err
-			})
+	return apiVerb{
+		use: "delete ID", short: "Delete a webhook", args: cobra.ExactArgs(1), words: complete(webhookIDs),
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			w, err := c.DeleteWebhook(ctx, a[0])
+			return answer{schema: "webhook/1", object: w, said: "deleted the webhook " + w.ID}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
