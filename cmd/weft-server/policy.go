@@ -36,45 +36,31 @@ devices reach nobody. A policy is JSON with comments, and is kept as it is typed
 }
 
 func policyShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show [NUMBER]",
-		Short:             "Print the policy in force with its comments, or one of the history",
-		Args:              args(cobra.MaximumNArgs(1)),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			number := -1
+	number := -1 // the policy in force
+	return apiVerb{
+		use: "show [NUMBER]", short: "Print the policy in force with its comments, or one of the history", args: cobra.MaximumNArgs(1), words: cobra.NoFileCompletions,
+		check: func(_ *cobra.Command, a []string) (err error) {
 			if len(a) > 0 {
-				var err error
-				if number, err = policyNumber(a[0]); err != nil {
-					return err
-				}
+				number, err = policyNumber(a[0])
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				var p ops.PolicyText
-				var err error
-				if number >= 0 {
-					p, err = c.FormerPolicy(ctx, number)
-				} else {
-					p, err = c.Policy(ctx)
-				}
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "policy/1", p)
-				}
-				if p.Text == "" {
-					fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: this is the policy that a network starts with")
-					p.Text = policy.StartingText
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(p.Text, "\n"))
-				return err
-			})
+			return err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+		ask: func(ctx context.Context, c *client.Client, _ []string) (got answer, err error) {
+			var p ops.PolicyText
+			if number >= 0 {
+				p, err = c.FormerPolicy(ctx, number)
+			} else {
+				p, err = c.Policy(ctx)
+			}
+			got = answer{schema: "policy/1", object: p}
+			if p.Text == "" {
+				got.said = "weft-server: this is the policy that a network starts with"
+				p.Text = policy.StartingText
+			}
+			got.out = strings.TrimRight(p.Text, "\n") + "\n"
+			return got, err
+		},
+	}.command()
 }
 
 func policyNumber(word string) (int, error) {
@@ -86,122 +72,85 @@ func policyNumber(word string) (int, error) {
 }
 
 func policyCheckCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "check FILE",
-		Short: "Check a policy and change nothing; - is standard input",
-		Long: `Say what is wrong with a policy, by line, and change nothing. Its tests are run
+	var text string
+	var cmd *cobra.Command
+	cmd = apiVerb{
+		use:   "check FILE",
+		short: "Check a policy and change nothing; - is standard input",
+		long: `Say what is wrong with a policy, by line, and change nothing. Its tests are run
 against the people and devices that there are now. - is standard input.`,
-		Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withPolicy(cmd, a[0], func(ctx context.Context, c *client.Client, text string) error {
-				r, err := checkPolicy(ctx, cmd, c, a[0], text, nil)
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "policy-check/1", r)
-				}
-				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is good (%s, %s passed); put it into force with: weft-server policy apply %s\n",
-					place(a[0], policy.Remark{}), count(r.Rules, "rule"), count(r.Tests, "test"), cli.Plain(a[0]))
-				return err
-			})
+		args:  cobra.ExactArgs(1),
+		check: func(cmd *cobra.Command, a []string) (err error) { text, err = readPolicy(cmd, a[0]); return err },
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			r, err := checkPolicy(ctx, cmd, c, a[0], text, nil)
+			return answer{schema: "policy-check/1", object: r, said: fmt.Sprintf("%s is good (%s, %s passed); put it into force with: weft-server policy apply %s",
+				place(a[0], policy.Remark{}), count(r.Rules, "rule"), count(r.Tests, "test"), cli.Plain(a[0]))}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
+	}.command()
 	return cmd
 }
 
 func policyDiffCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "diff FILE",
-		Short: "Show which access a policy would add and take away; - is standard input",
-		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withPolicy(cmd, a[0], func(ctx context.Context, c *client.Client, text string) error {
-				r, err := checkPolicy(ctx, cmd, c, a[0], text, nil)
-				switch {
-				case err != nil:
-					return err
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "policy-diff/1", r)
-				}
-				return printChanges(cmd.OutOrStdout(), r)
-			})
+	var text string
+	var cmd *cobra.Command
+	cmd = apiVerb{
+		use: "diff FILE", short: "Show which access a policy would add and take away; - is standard input", args: cobra.ExactArgs(1),
+		check: func(cmd *cobra.Command, a []string) (err error) { text, err = readPolicy(cmd, a[0]); return err },
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			r, err := checkPolicy(ctx, cmd, c, a[0], text, nil)
+			return answer{schema: "policy-diff/1", object: r, out: changesText(r)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
+	}.command()
 	return cmd
 }
 
 func policyApplyCmd() *cobra.Command {
-	var asJSON *bool
-	var match string
-	cmd := &cobra.Command{
-		Use:   "apply FILE",
-		Short: "Put a policy into force; - is standard input",
-		Args:  args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			return withPolicy(cmd, a[0], func(ctx context.Context, c *client.Client, text string) error {
-				var revisions []string
-				if match != "" {
-					revisions = []string{match}
-				}
-				before, err := c.Policy(ctx)
-				if err != nil {
-					return err
-				}
-				if _, err := checkPolicy(ctx, cmd, c, a[0], text, revisions); err != nil {
-					return err
-				}
-				p, err := c.SetPolicy(ctx, text, revisions)
-				switch {
-				case err != nil:
-					return inFile(cmd, a[0], err)
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "policy/1", p)
-				case p.Number == before.Number:
-					_, err = fmt.Fprintln(cmd.ErrOrStderr(), "this policy is in force already")
-					return err
-				}
-				return inForce(cmd, p)
-			})
+	var match, text string
+	var cmd *cobra.Command
+	cmd = apiVerb{
+		use: "apply FILE", short: "Put a policy into force; - is standard input", args: cobra.ExactArgs(1),
+		check: func(cmd *cobra.Command, a []string) (err error) { text, err = readPolicy(cmd, a[0]); return err },
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
+			var revisions []string
+			if match != "" {
+				revisions = []string{match}
+			}
+			before, err := c.Policy(ctx)
+			if err != nil {
+				return answer{}, err
+			}
+			if _, err := checkPolicy(ctx, cmd, c, a[0], text, revisions); err != nil {
+				return answer{}, err
+			}
+			p, err := c.SetPolicy(ctx, text, revisions)
+			if err != nil {
+				return answer{}, inFile(cmd, a[0], err)
+			}
+			got := inForce(p)
+			if p.Number == before.Number {
+				got.said = "this policy is in force already"
+			}
+			return got, nil
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
+	}.command()
 	cmd.Flags().StringVar(&match, "match", "", "only if the policy in force has this revision, from policy show --json")
 	cmd.Flags().SetAnnotation("match", noEnv, nil)
 	return cmd
 }
 
 func policyHistoryCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "history",
-		Short:             "List the policies that were in force, the newest first",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				list, err := c.PolicyHistory(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "policy-history/1", map[string]any{"policies": list})
-				}
-				rows := [][]string{{"NUMBER", "SINCE", "BY", "VIA", "BYTES"}}
-				for _, p := range list {
-					rows = append(rows, []string{strconv.Itoa(p.Number), when(p.At), p.User, p.Via, strconv.Itoa(p.Bytes)})
-				}
-				rows = append(rows, []string{"0", "", "", "", "the policy that a network starts with"})
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+	return apiVerb{
+		use: "history", short: "List the policies that were in force, the newest first",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := c.PolicyHistory(ctx)
+			rows := [][]string{{"NUMBER", "SINCE", "BY", "VIA", "BYTES"}}
+			for _, p := range list {
+				rows = append(rows, []string{strconv.Itoa(p.Number), when(p.At), p.User, p.Via, strconv.Itoa(p.Bytes)})
+			}
+			rows = append(rows, []string{"0", "", "", "", "the policy that a network starts with"})
+			return answer{schema: "policy-history/1", object: map[string]any{"policies": list}, out: table(rows)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 func policyRevertCmd() *cobra.Command {
@@ -234,7 +183,7 @@ who gains and loses what, and asks. 0 is the policy that a network starts with.`
 					return err
 				}
 				if !*asJSON {
-					if err := printChanges(cmd.ErrOrStderr(), r); err != nil {
+					if _, err := fmt.Fprint(cmd.ErrOrStderr(), changesText(r)); err != nil {
 						return err
 					}
 				}
@@ -244,13 +193,10 @@ who gains and loses what, and asks. 0 is the policy that a network starts with.`
 					}
 				}
 				p, err := c.RevertPolicy(ctx, number, []string{now.Revision})
-				switch {
-				case err != nil:
+				if err != nil {
 					return inFile(cmd, name, err)
-				case *asJSON:
-					return cli.PrintObject(cmd.OutOrStdout(), "policy/1", p)
 				}
-				return inForce(cmd, p)
+				return inForce(p).print(cmd, *asJSON)
 			})
 		},
 	}
@@ -259,9 +205,9 @@ who gains and loses what, and asks. 0 is the policy that a network starts with.`
 	return cmd
 }
 
-func inForce(cmd *cobra.Command, p ops.PolicyText) error {
-	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "the policy is in force, as number %d; devices fetch it within seconds\n", p.Number)
-	return err
+// inForce is the answer of a verb that has put a policy into force.
+func inForce(p ops.PolicyText) answer {
+	return answer{schema: "policy/1", object: p, said: fmt.Sprintf("the policy is in force, as number %d; devices fetch it within seconds", p.Number)}
 }
 
 // confirm asks a question on the terminal. It returns an error for the answer no, and if there
@@ -276,26 +222,23 @@ func confirm(cmd *cobra.Command, question string) error {
 	return nil
 }
 
-// withPolicy is withServer for a policy in a file. It refuses an empty file: an empty text stands
-// for the starting policy, but is more likely the output of a program that failed.
-func withPolicy(cmd *cobra.Command, file string, f func(ctx context.Context, c *client.Client, text string) error) error {
+// readPolicy reads a policy from a file. It refuses an empty file: an empty text stands for the
+// starting policy, but is more likely the output of a program that failed.
+func readPolicy(cmd *cobra.Command, file string) (string, error) {
 	in := cmd.InOrStdin()
 	if file != "-" {
 		opened, err := os.Open(file)
 		if err != nil {
-			return fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
+			return "", fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
 		}
 		defer opened.Close()
 		in = opened
 	}
 	b, err := io.ReadAll(io.LimitReader(in, policy.MaxText+1))
 	if err != nil {
-		return fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
+		return "", fmt.Errorf("read the policy %s: %w", file, cause.Of(err))
 	}
-	if err := checkLength(file, b); err != nil {
-		return err
-	}
-	return withServer(cmd, func(ctx context.Context, c *client.Client) error { return f(ctx, c, string(b)) })
+	return string(b), checkLength(file, b)
 }
 
 func checkLength(file string, text []byte) error {

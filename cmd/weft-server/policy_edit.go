@@ -35,16 +35,14 @@ comes between, what you have typed is kept in a file.`,
 				e.screen = cmd.ErrOrStderr()
 			}
 			p, err := e.run()
-			switch {
-			case err != nil:
-				return err
-			case *asJSON:
-				return cli.PrintObject(cmd.OutOrStdout(), "policy/1", p)
-			case p.Number == e.before.Number:
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), "you changed nothing")
+			if err != nil {
 				return err
 			}
-			return inForce(cmd, p)
+			got := inForce(p)
+			if p.Number == e.before.Number {
+				got.said = "you changed nothing"
+			}
+			return got.print(cmd, *asJSON)
 		},
 	}
 	asJSON = cli.JSONFlag(cmd)
@@ -125,7 +123,8 @@ func (e *policyEdit) apply(text string) (p ops.PolicyText, err error) {
 		if err != nil {
 			return err
 		}
-		return printChanges(e.cmd.ErrOrStderr(), r)
+		_, err = fmt.Fprint(e.cmd.ErrOrStderr(), changesText(r))
+		return err
 	})
 	if err == nil && !e.yes {
 		err = confirm(e.cmd, "Put it into force?")

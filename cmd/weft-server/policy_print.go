@@ -2,15 +2,14 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 )
 
-// printChanges prints what a policy would change.
-func printChanges(w io.Writer, r ops.PolicyCheck) error {
+// changesText says what a policy would change.
+func changesText(r ops.PolicyCheck) string {
 	var b strings.Builder
 	if len(r.Gains)+len(r.Losses)+len(r.AESAdded)+len(r.AESRemoved) == 0 {
 		b.WriteString("nobody gains or loses anything\n")
@@ -41,8 +40,7 @@ func printChanges(w io.Writer, r ops.PolicyCheck) error {
 	for _, c := range r.TagOwners {
 		fmt.Fprintf(&b, "  tag:%s: %s, before %s\n", cli.Plain(c.Tag), cli.Plain(tagOwners(c.After)), cli.Plain(tagOwners(c.Before)))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // tagOwners names those who may give a tag, besides owners and admins.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi"
 	"weft/coord/webapi/client"
@@ -29,31 +28,40 @@ After --device-days is made shorter, the first period begins now for all devices
 }
 
 func signInShowCmd() *cobra.Command {
-	return signInVerb("show", "Show what is demanded", nil, func(ctx context.Context, c *client.Client) (webapi.SignIn, error) { return c.SignIn(ctx) })
+	return apiVerb{
+		use: "show", short: "Show what is demanded",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			return demanded(c.SignIn(ctx))
+		},
+	}.command()
 }
 
 func signInSetCmd() *cobra.Command {
 	var factor string
 	var days int
 	const unset = -1
-	cmd := signInVerb("set", "Set what is demanded", func() error {
-		switch {
-		case factor != "on" && factor != "off" && factor != "":
-			return usagef("--second-factor: want on or off")
-		case factor == "" && days == unset:
-			return usagef("say what to set: --second-factor on or off, or --device-days")
-		}
-		return nil
-	}, func(ctx context.Context, c *client.Client) (webapi.SignIn, error) {
-		var set ops.SetSignIn
-		if on := factor == "on"; factor != "" {
-			set.Demanded = &on
-		}
-		if days != unset {
-			set.DeviceDays = &days
-		}
-		return c.SetSignIn(ctx, set)
-	})
+	cmd := apiVerb{
+		use: "set", short: "Set what is demanded",
+		check: func(*cobra.Command, []string) error {
+			switch {
+			case factor != "on" && factor != "off" && factor != "":
+				return usagef("--second-factor: want on or off")
+			case factor == "" && days == unset:
+				return usagef("say what to set: --second-factor on or off, or --device-days")
+			}
+			return nil
+		},
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			var set ops.SetSignIn
+			if on := factor == "on"; factor != "" {
+				set.Demanded = &on
+			}
+			if days != unset {
+				set.DeviceDays = &days
+			}
+			return demanded(c.SetSignIn(ctx, set))
+		},
+	}.command()
 	cmd.Flags().IntVar(&days, "device-days", unset, "after how many days, 1 to 365, a person has to sign a device without tags in again; 0: never")
 	cmd.Flags().SetAnnotation("device-days", noEnv, nil)
 	cmd.Flags().StringVar(&factor, "second-factor", "", "on: operators, admins and owners need a passkey, or codes beside the password; off")
@@ -61,39 +69,15 @@ func signInSetCmd() *cobra.Command {
 	return cmd
 }
 
-func signInVerb(use, short string, check func() error, do func(context.Context, *client.Client) (webapi.SignIn, error)) *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use: use, Short: short,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if check != nil {
-				if err := check(); err != nil {
-					return err
-				}
-			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				s, err := do(ctx, c)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "sign-in/1", s)
-				}
-				text := "not demanded"
-				if s.Demanded {
-					text = "demanded of operators, admins and owners"
-				}
-				days := "never"
-				if s.DeviceDays > 0 {
-					days = fmt.Sprintf("every %d days", s.DeviceDays)
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "passkey, or codes beside the password: %s\npeople sign their devices in again: %s\n", text, days)
-				return err
-			})
-		},
+// demanded is the answer that shows what is demanded, unless it could not be asked or set.
+func demanded(s webapi.SignIn, err error) (answer, error) {
+	text := "not demanded"
+	if s.Demanded {
+		text = "demanded of operators, admins and owners"
 	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	days := "never"
+	if s.DeviceDays > 0 {
+		days = fmt.Sprintf("every %d days", s.DeviceDays)
+	}
+	return answer{schema: "sign-in/1", object: s, out: fmt.Sprintf("passkey, or codes beside the password: %s\npeople sign their devices in again: %s\n", text, days)}, err
 }
