@@ -16,6 +16,7 @@ import (
 
 	"weft/cmd/internal/cli"
 	"weft/coord/audit"
+	"weft/coord/ops"
 	"weft/coord/store"
 	"weft/coord/webapi/client"
 	"weft/overlay/cause"
@@ -106,6 +107,8 @@ func eachAudit(ctx context.Context, a *client.Client, w store.AuditFilter, f fun
 	}
 }
 
+// auditListCmd is no apiVerb: there may be very many records, and with --json no table is made of
+// them.
 func auditListCmd() *cobra.Command {
 	var asJSON *bool
 	var query func() (store.AuditFilter, error)
@@ -134,7 +137,8 @@ one record, with their number and the beginning of that minute.`,
 				for _, l := range lines {
 					rows = append(rows, []string{strconv.FormatUint(l.Seq, 10), auditTime(l.At), l.User, l.Via, l.From, l.Op, auditTarget(l), auditChange(l)})
 				}
-				return printTable(cmd.OutOrStdout(), rows)
+				_, err = fmt.Fprint(cmd.OutOrStdout(), table(rows))
+				return err
 			})
 		},
 	}
@@ -273,64 +277,51 @@ func auditExportCmd() *cobra.Command {
 
 func auditVerifyCmd() *cobra.Command {
 	var head string
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "verify [--head FILE|HEX]",
-		Short: "Check that no record was changed, removed or moved",
-		Long: `Check that no record was changed, removed, moved or added without the server, and
+	var outside *audit.Head
+	cmd := apiVerb{
+		use:   "verify [--head FILE|HEX]",
+		short: "Check that no record was changed, removed or moved",
+		long: `Check that no record was changed, removed, moved or added without the server, and
 that the network's CA signed for the last one. If a record is wrong, print the
 first one and exit with 1.
 
 With --head, also compare with what weft-server audit head printed earlier. This
 finds records that a person with the CA's key replaced or cut off at the end.`,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			outside, err := readHead(head)
-			if err != nil {
-				return err
+		check: func(*cobra.Command, []string) (err error) { outside, err = readHead(head); return err },
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			r, err := c.VerifyAudit(ctx, outside)
+			got := answer{schema: "audit-verify/1", object: r, out: auditVerified(r, outside)}
+			if r.Fault != nil {
+				got.fault = r.Fault
 			}
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				r, err := a.VerifyAudit(ctx, outside)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					if err := cli.PrintObject(cmd.OutOrStdout(), "audit-verify/1", r); err != nil {
-						return err
-					}
-				}
-				if r.Fault != nil {
-					return r.Fault
-				}
-				if *asJSON {
-					return nil
-				}
-				said := fmt.Sprintf("records %d to %d are as they were written, and signed for", r.First, r.Last)
-				switch {
-				case r.Last == 0:
-					said = "there are no records yet"
-				case r.Last < r.First:
-					said = fmt.Sprintf("the records up to %d were removed for their age; there are none after them", r.Last)
-				}
-				if r.Removed != nil {
-					said += "; earlier ones were removed, the last of them on " + r.Removed.Local().Format("2006-01-02 15:04:05") + ", as was signed for then (each time is a record: weft-server audit list --op audit.trim)"
-				}
-				switch {
-				case outside != nil && r.Compared:
-					said += "; they fit the head of " + outside.At.Local().Format("2006-01-02 15:04:05")
-				case outside != nil:
-					said += fmt.Sprintf("; the head is of record %d, which was removed for its age, so it could not be compared: it is this network's, and keep a new one: weft-server audit head", outside.Seq)
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
-				return err
-			})
+			return got, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
+	}.command()
 	cmd.Flags().StringVar(&head, "head", "", "a head that was saved elsewhere: a file, or the line that audit head printed")
 	cmd.Flags().SetAnnotation("head", noEnv, nil)
 	return cmd
+}
+
+// auditVerified says which records are as they were written. outside is the head with which they
+// were compared, or nil.
+func auditVerified(r ops.AuditReport, outside *audit.Head) string {
+	said := fmt.Sprintf("records %d to %d are as they were written, and signed for", r.First, r.Last)
+	switch {
+	case r.Last == 0:
+		said = "there are no records yet"
+	case r.Last < r.First:
+		said = fmt.Sprintf("the records up to %d were removed for their age; there are none after them", r.Last)
+	}
+	if r.Removed != nil {
+		said += "; earlier ones were removed, the last of them on " + r.Removed.Local().Format("2006-01-02 15:04:05") + ", as was signed for then (each time is a record: weft-server audit list --op audit.trim)"
+	}
+	switch {
+	case outside != nil && r.Compared:
+		said += "; they fit the head of " + outside.At.Local().Format("2006-01-02 15:04:05")
+	case outside != nil:
+		said += fmt.Sprintf("; the head is of record %d, which was removed for its age, so it could not be compared: it is this network's, and keep a new one: weft-server audit head", outside.Seq)
+	}
+	return said
 }
 
 // readHead parses the value of --head: the line that audit head printed, or the name of a file
@@ -355,29 +346,15 @@ func readHead(s string) (*audit.Head, error) {
 }
 
 func auditHeadCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "head",
-		Short: "Print the signed head of the audit, which proves later that no record was replaced",
-		Long: `Print the signed head of the audit as one line. Save it on another machine, where
+	return apiVerb{
+		use:   "head",
+		short: "Print the signed head of the audit, which proves later that no record was replaced",
+		long: `Print the signed head of the audit as one line. Save it on another machine, where
 nobody with access to this server can change it: weft-server audit verify --head
 then finds any change of the records up to now.`,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				h, err := a.AuditHead(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-head/1", map[string]any{"seq": h.Seq, "at": h.At, "head": h.String()})
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), h)
-				return err
-			})
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			h, err := c.AuditHead(ctx)
+			return answer{schema: "audit-head/1", object: map[string]any{"seq": h.Seq, "at": h.At, "head": h.String()}, out: h.String()}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/store"
 	"weft/coord/webapi/client"
@@ -40,46 +38,37 @@ var doubtWords = map[string]string{
 }
 
 func auditIntroductionsListCmd() *cobra.Command {
-	var asJSON *bool
 	var device, since string
+	var from time.Time
 	var limit int
-	cmd := &cobra.Command{
-		Use:               "list [--device D] [--since T] [--limit N]",
-		Short:             "List the claims of devices, the latest hour first",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			from, err := moment("--since", since, time.Now())
-			if err != nil {
+	cmd := apiVerb{
+		use: "list [--device D] [--since T] [--limit N]", short: "List the claims of devices, the latest hour first",
+		check: func(*cobra.Command, []string) (err error) {
+			if from, err = moment("--since", since, time.Now()); err != nil {
 				return err
 			}
 			if limit < 0 {
 				return usagef("--limit %d: want 0, for no limit, or more", limit)
 			}
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				list, err := introductions(ctx, a, ops.IntroductionQuery{Device: device, Since: from}, limit)
-				if err != nil {
-					return err
-				}
-				set, err := a.AuditSettings(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-introductions/1", map[string]any{"claims_of_devices": list, "tags": set.Introductions})
-				}
-				if len(list) == 0 && len(set.Introductions) == 0 {
-					fmt.Fprintln(cmd.ErrOrStderr(), "weft-server: no device reports introductions; switch it on for the devices with a tag: weft-server audit introductions set --tag T on")
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), "claims of devices:")
-				rows := [][]string{{"DEVICE", "SAYS THAT", "PEER", "OF", "TIMES", "FIRST", "LAST", "PATH", "SUITE", "DOUBT"}}
-				for _, i := range list {
-					rows = append(rows, introductionRow(i))
-				}
-				return printTable(cmd.OutOrStdout(), rows)
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			list, err := introductions(ctx, c, ops.IntroductionQuery{Device: device, Since: from}, limit)
+			if err != nil {
+				return answer{}, err
+			}
+			set, err := c.AuditSettings(ctx)
+			rows := [][]string{{"DEVICE", "SAYS THAT", "PEER", "OF", "TIMES", "FIRST", "LAST", "PATH", "SUITE", "DOUBT"}}
+			for _, i := range list {
+				rows = append(rows, introductionRow(i))
+			}
+			got := answer{schema: "audit-introductions/1", object: map[string]any{"claims_of_devices": list, "tags": set.Introductions}, out: "claims of devices:\n" + table(rows)}
+			if len(list) == 0 && len(set.Introductions) == 0 {
+				got.said = "weft-server: no device reports introductions; switch it on for the devices with a tag: weft-server audit introductions set --tag T on"
+			}
+			return got, err
+		},
+	}.command()
 	f := cmd.Flags()
 	f.StringVar(&device, "device", "", "only what this device reports: name, address or id")
 	f.StringVar(&since, "since", "", "only hours that end after this time: 24h, 7d, 2026-11-29 or 2026-11-29T18:00:00Z")
@@ -87,7 +76,6 @@ func auditIntroductionsListCmd() *cobra.Command {
 	for _, name := range []string{"device", "since", "limit"} {
 		f.SetAnnotation(name, noEnv, nil)
 	}
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }
 
@@ -133,45 +121,33 @@ func introductionRow(i store.Introduction) []string {
 }
 
 func auditIntroductionsSetCmd() *cobra.Command {
-	var asJSON *bool
 	var tag string
-	cmd := &cobra.Command{
-		Use:   "set --tag T on|off",
-		Short: "Switch the reports of introductions on or off for the devices with a tag",
-		Args:  args(cobra.ExactArgs(1)),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(cmd *cobra.Command, a []string) error {
+	cmd := apiVerb{
+		use: "set --tag T on|off", short: "Switch the reports of introductions on or off for the devices with a tag", args: cobra.ExactArgs(1),
+		words: cobra.FixedCompletions([]string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp),
+		check: func(_ *cobra.Command, a []string) error {
 			if a[0] != "on" && a[0] != "off" {
 				return usagef("%q: want on or off", a[0])
 			}
 			if tag == "" {
 				return usagef("name the tag of the devices: --tag T")
 			}
+			return nil
+		},
+		ask: func(ctx context.Context, c *client.Client, a []string) (answer, error) {
 			edit := ops.EditAudit{Report: []string{tag}}
 			if a[0] == "off" {
 				edit = ops.EditAudit{NoReport: []string{tag}}
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				set, err := c.EditAudit(ctx, edit)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-settings/1", set)
-				}
-				said := "no device reports introductions"
-				if len(set.Introductions) > 0 {
-					said = "devices with one of these tags report introductions: " + strings.Join(set.Introductions, ", ")
-				}
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), said)
-				return err
-			})
+			set, err := c.EditAudit(ctx, edit)
+			said := "no device reports introductions"
+			if len(set.Introductions) > 0 {
+				said = "devices with one of these tags report introductions: " + strings.Join(set.Introductions, ", ")
+			}
+			return answer{schema: "audit-settings/1", object: set, said: said}, err
 		},
-	}
+	}.command()
 	cmd.Flags().StringVar(&tag, "tag", "", "tag of the devices, with or without \"tag:\"")
 	cmd.Flags().SetAnnotation("tag", noEnv, nil)
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/cmd/internal/cli"
 	"weft/coord/ops"
 	"weft/coord/webapi/client"
 )
@@ -28,28 +27,13 @@ func auditRetentionCmd() *cobra.Command {
 }
 
 func auditRetentionShowCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:               "show",
-		Short:             "Show how long records stay",
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withServer(cmd, func(ctx context.Context, a *client.Client) error {
-				set, err := a.AuditSettings(ctx)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-settings/1", set)
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), keepWords(set.KeepSeconds))
-				return err
-			})
+	return apiVerb{
+		use: "show", short: "Show how long records stay",
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			set, err := c.AuditSettings(ctx)
+			return answer{schema: "audit-settings/1", object: set, out: keepWords(set.KeepSeconds)}, err
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+	}.command()
 }
 
 // forever is the word for retention without end.
@@ -67,20 +51,17 @@ func keepWords(seconds int64) string {
 }
 
 func auditRetentionSetCmd() *cobra.Command {
-	var asJSON *bool
-	cmd := &cobra.Command{
-		Use:   "set DURATION|forever",
-		Short: "Set how long records stay, such as 365d",
-		Long: `Set how long records stay, such as 365d. Once a day the server removes
+	seconds := int64(0) // forever
+	return apiVerb{
+		use:   "set DURATION|forever",
+		short: "Set how long records stay, such as 365d",
+		long: `Set how long records stay, such as 365d. Once a day the server removes
 those that are older, behind a checkpoint that it signs: what is left can still be
 verified. The same holds for the introductions that devices report. What was
 removed is gone: export it before, if it may be needed.`,
-		Args: args(cobra.ExactArgs(1)),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"90d", "365d", forever}, cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(cmd *cobra.Command, a []string) error {
-			seconds := int64(0)
+		args:  cobra.ExactArgs(1),
+		words: cobra.FixedCompletions([]string{"90d", "365d", forever}, cobra.ShellCompDirectiveNoFileComp),
+		check: func(_ *cobra.Command, a []string) error {
 			if a[0] != forever {
 				d, err := parseSpan(a[0])
 				if err != nil {
@@ -88,71 +69,53 @@ removed is gone: export it before, if it may be needed.`,
 				}
 				seconds = int64(math.Ceil(d.Seconds()))
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				set, err := c.EditAudit(ctx, ops.EditAudit{KeepSeconds: &seconds})
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-settings/1", set)
-				}
-				said := "records are kept for ever"
-				if set.KeepSeconds > 0 {
-					said = "records are kept for " + keepWords(set.KeepSeconds) + "; the server removes older ones once a day"
-				}
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), said)
-				return err
-			})
+			return nil
 		},
-	}
-	asJSON = cli.JSONFlag(cmd)
-	return cmd
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			set, err := c.EditAudit(ctx, ops.EditAudit{KeepSeconds: &seconds})
+			said := "records are kept for ever"
+			if set.KeepSeconds > 0 {
+				said = "records are kept for " + keepWords(set.KeepSeconds) + "; the server removes older ones once a day"
+			}
+			return answer{schema: "audit-settings/1", object: set, said: said}, err
+		},
+	}.command()
 }
 
 func auditTrimCmd() *cobra.Command {
-	var asJSON *bool
 	var before string
-	cmd := &cobra.Command{
-		Use:   "trim --before T",
-		Short: "Remove old records now",
-		Long: `Remove the records of before a time, and the introductions that devices reported,
+	var at time.Time
+	cmd := apiVerb{
+		use:   "trim --before T",
+		short: "Remove old records now",
+		long: `Remove the records of before a time, and the introductions that devices reported,
 behind a checkpoint that the server signs: what is left can still be verified.
 Records of the last 24 hours stay, and that this was done is a record too.
 
 A head that was kept elsewhere of before the checkpoint can be compared with
 nothing any more: keep a new one (weft-server audit head).`,
-		Args:              args(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			at, err := moment("--before", before, time.Now())
-			if err != nil {
+		check: func(*cobra.Command, []string) (err error) {
+			if at, err = moment("--before", before, time.Now()); err != nil {
 				return err
 			}
 			if at.IsZero() {
 				return usagef("name the records to remove: --before 365d, --before 2026-01-01")
 			}
-			return withServer(cmd, func(ctx context.Context, c *client.Client) error {
-				gone, err := c.TrimAudit(ctx, at)
-				if err != nil {
-					return err
-				}
-				if *asJSON {
-					return cli.PrintObject(cmd.OutOrStdout(), "audit-trim/1", gone)
-				}
-				said := "there are no records from before that time"
-				if gone.Last > 0 {
-					said = fmt.Sprintf("removed records %d to %d", gone.First, gone.Last)
-				}
-				if gone.Introductions > 0 {
-					said += fmt.Sprintf("; removed %d introductions", gone.Introductions)
-				}
-				_, err = fmt.Fprintln(cmd.ErrOrStderr(), said)
-				return err
-			})
+			return nil
 		},
-	}
+		ask: func(ctx context.Context, c *client.Client, _ []string) (answer, error) {
+			gone, err := c.TrimAudit(ctx, at)
+			said := "there are no records from before that time"
+			if gone.Last > 0 {
+				said = fmt.Sprintf("removed records %d to %d", gone.First, gone.Last)
+			}
+			if gone.Introductions > 0 {
+				said += fmt.Sprintf("; removed %d introductions", gone.Introductions)
+			}
+			return answer{schema: "audit-trim/1", object: gone, said: said}, err
+		},
+	}.command()
 	cmd.Flags().StringVar(&before, "before", "", "how long ago, a day or a time: 365d, 2026-01-01 or 2026-01-01T12:00:00Z")
 	cmd.Flags().SetAnnotation("before", noEnv, nil)
-	asJSON = cli.JSONFlag(cmd)
 	return cmd
 }

@@ -52,7 +52,7 @@ func devicesListCmd() *cobra.Command {
 				for _, d := range list {
 					rows = append(rows, []string{d.Name, d.IPv4.String(), state(d), d.User, strings.Join(d.Tags, ","), d.OS, d.Software})
 				}
-				if err := printTable(cmd.OutOrStdout(), rows); err != nil {
+				if _, err := fmt.Fprint(cmd.OutOrStdout(), table(rows)); err != nil {
 					return err
 				}
 				if n := unaware(list); n > 0 {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,12 +22,6 @@ func table(rows [][]string) string {
 	}
 	t.Flush() // a strings.Builder does not fail
 	return b.String()
-}
-
-// printTable prints rows in columns.
-func printTable(w io.Writer, rows [][]string) error {
-	_, err := io.WriteString(w, table(rows))
-	return err
 }
 
 func when(t *time.Time) string {
