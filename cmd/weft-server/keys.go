@@ -138,19 +138,3 @@ func keysRevokeCmd() *cobra.Command {
 		},
 	}.command()
 }
-
-// complete makes a completion of the first argument with the words that list returns.
-func complete(list func(context.Context, *client.Client) ([]string, error)) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(a) > 0 || fromEnv(cmd) != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		cmd.SetContext(context.WithoutCancel(cmd.Context()))
-		var words []string
-		withServer(cmd, func(ctx context.Context, adm *client.Client) (err error) {
-			words, err = list(ctx, adm)
-			return err
-		})
-		return words, cobra.ShellCompDirectiveNoFileComp
-	}
-}

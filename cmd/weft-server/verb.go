@@ -21,20 +21,21 @@ type apiVerb struct {
 	use, short, long string
 	// args checks how many arguments there are. If it is nil, the verb takes none.
 	args cobra.PositionalArgs
-	// words completes arguments. If it is nil, shells complete them with the names of files.
+	// words completes the arguments, if the verb takes some. If it is nil, shells complete them
+	// with the names of files.
 	words cobra.CompletionFunc
-	// check finds mistakes in flags and arguments that can be found without a server. It may be
-	// nil.
+	// check finds the mistakes in flags and arguments that can be found without a server, and
+	// leaves what it has parsed in variables for ask. It may be nil.
 	check func(cmd *cobra.Command, a []string) error
 	// ask makes the request. The answer beside an error is not printed.
 	ask func(ctx context.Context, c *client.Client, a []string) (answer, error)
 }
 
 func (v apiVerb) command() *cobra.Command {
-	cmd := &cobra.Command{Use: v.use, Short: v.short, Long: v.long, Args: args(v.args), ValidArgsFunction: v.words}
 	if v.args == nil {
-		cmd.Args, cmd.ValidArgsFunction = args(cobra.NoArgs), cobra.NoFileCompletions
+		v.args, v.words = cobra.NoArgs, cobra.NoFileCompletions
 	}
+	cmd := &cobra.Command{Use: v.use, Short: v.short, Long: v.long, Args: args(v.args), ValidArgsFunction: v.words}
 	asJSON := cli.JSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
 		if v.check != nil {
@@ -53,7 +54,8 @@ func (v apiVerb) command() *cobra.Command {
 	return cmd
 }
 
-// answer is what a verb prints: with --json the object, and else what it says and puts out.
+// answer is what a verb prints: with --json the object, and else said and out, of which one may
+// be "". Neither has to end with a line break.
 type answer struct {
 	schema string // the form of the object, with its version: "device/1"
 	object any    // encoded as a JSON object
@@ -80,4 +82,20 @@ func (a answer) print(cmd *cobra.Command, asJSON bool) (err error) {
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.TrimSuffix(a.out, "\n"))
 	}
 	return err
+}
+
+// complete makes a completion of the first argument with the words that list returns.
+func complete(list func(context.Context, *client.Client) ([]string, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(a) > 0 || fromEnv(cmd) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		cmd.SetContext(context.WithoutCancel(cmd.Context()))
+		var words []string
+		withServer(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			words, err = list(ctx, c)
+			return err
+		})
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
 }
