@@ -99,26 +99,6 @@ func slope(list []sample) float64 {
 	return all[len(all)/2]
 }
 
-// A router forgets TCP connections that are silent for 45 s and drops their packets. An
-// idle device detects this, and is reachable at once from then on.
-func TestIdleForgetfulRouter(t *testing.T) {
-	t.Parallel()
-	m := lab.NewMeshNoNodes(t, bin)
-	router := m.DeviceHome.Router
-	router.Sysctl("netfilter/nf_conntrack_tcp_timeout_established", "45")
-	router.Sysctl("netfilter/nf_conntrack_tcp_loose", "0")
-	router.NFT("table ip forgetful { chain forward { type filter hook forward priority 0; ct state invalid drop; }; }\n")
-	m.Device.Join(m.Server.NewKey("--tag", "device").Token)
-	m.Laptop.Up(m.Server.NewKey().Token)
-	m.Until(3*time.Minute, "the device notices", func() bool { return strings.Contains(m.Device.Err(), "forgot the connection") })
-	m.Until(10*time.Second, "it is back", func() bool { return m.Device.Status().Self.Online })
-	time.Sleep(70 * time.Second) // longer than the router keeps a silent connection
-	fetch(t, m.Laptop, "http://kitchen-pi/", 5*time.Second)
-	if n := strings.Count(m.Device.Err(), "forgot the connection"); n != 1 {
-		t.Errorf("the device lost its connection %d times", n)
-	}
-}
-
 // A router that advertises every second announces nothing new; an idle device does not
 // react.
 func TestIdleRouterAdvertisements(t *testing.T) {

@@ -36,6 +36,7 @@
 //	fips_test.go       a network that enters FIPS mode
 //	metrics_test.go    Debian's Prometheus
 //	idle_test.go       what an idle device costs
+//	conntrack_test.go  a router that forgets connections
 //	asleep_test.go     a machine sleeps for ten minutes
 //	memory_test.go     a device with little memory
 //	compat_test.go     programs of another version
