@@ -42,7 +42,7 @@ const (
 
 // joined returns the answer to a device that has joined, with what it would ask for next.
 // That would be two requests, and each would cost it and this server another handshake:
-// the connection of a join shows no certificate.
+// the connection of a join shows a certificate that the device has signed itself.
 func (s *Service) joined(ctx context.Context, node store.Node) (*api.JoinResponse, error) {
 	config, err := s.configOf(node)
 	if err != nil {

@@ -48,8 +48,8 @@ func (d *Dialer) ahead(base string, to want) *Ahead {
 	return a
 }
 
-// Take makes d return the link a where it would make the same one. If it has not by then,
-// Drop ends it.
+// Take makes d return the link a where it would make the same one; nil is none. d must not
+// have another one. A link that d has not returned is ended by Drop.
 func (d *Dialer) Take(a *Ahead) { d.taken.Store(a) }
 
 // Drop ends a link that was made ahead and not used, or the attempt to make it.

@@ -21,6 +21,9 @@
 // the WebSocket is not trusted at all. Both ends turn TCP keepalive off; the protocols
 // above detect dead connections.
 //
+// A Dialer can make a link before it is needed (Ahead), while a node that joins waits for its
+// disk.
+//
 // Conn, below TLS, moves many TLS records with few large system calls and holds no buffer
 // while idle.
 //

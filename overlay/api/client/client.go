@@ -271,8 +271,9 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	if err != nil {
 		return err
 	}
-	// The connection of a join shows no certificate, so that nothing else can be asked over
-	// it. The server closes it, and the node need not wait for that.
+	// The connection of a join shows a certificate that the node has signed itself, so that
+	// nothing else can be asked over it. The server closes it, and the node need not wait for
+	// that.
 	req.Close = path == "/v1/join"
 	req.Header.Set(api.ProtocolHeader, strconv.Itoa(api.Protocol))
 	if in != nil {
